@@ -1,0 +1,1 @@
+//! The media engine of rtpbridge, without IO.

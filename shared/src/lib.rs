@@ -1,0 +1,1 @@
+//! Vocabulary, configuration and the wire between the two rtpbridge processes.

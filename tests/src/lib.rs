@@ -1,0 +1,1 @@
+//! Harness, peers and network emulator for the end-to-end tests.
