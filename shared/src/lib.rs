@@ -1,1 +1,5 @@
-//! Vocabulary, configuration and the wire between the two rtpbridge processes.
+//! What both rtpbridge processes agree on: identifiers, vocabulary, configuration, and the messages
+//! and framing of the Unix socket between them. This crate opens no socket and starts no runtime.
+
+pub mod id;
+pub mod vocab;
