@@ -1,1 +1,3 @@
 //! The media engine of rtpbridge, without IO.
+
+pub mod sdp;
