@@ -11,6 +11,8 @@ pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod frame;
+#[cfg(test)]
+mod golden;
 pub mod hello;
 pub mod message;
 pub mod permit;
