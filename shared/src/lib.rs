@@ -1,6 +1,10 @@
 //! What both rtpbridge processes agree on: identifiers, vocabulary, configuration, and the messages
-//! and framing of the Unix socket between them. This crate opens no socket and starts no runtime.
+//! and framing of the Unix socket between them. This crate keeps no socket open and starts no
+//! runtime.
 
+pub mod config;
 pub mod id;
 pub mod ipc;
+pub mod logging;
+pub mod runtime_dir;
 pub mod vocab;
