@@ -152,3 +152,6 @@ impl Config {
             .unwrap_or(NonZeroUsize::MIN)
     }
 }
+
+#[cfg(test)]
+mod tests;
