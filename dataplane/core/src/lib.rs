@@ -1,3 +1,5 @@
 //! The media engine of rtpbridge, without IO.
 
 pub mod sdp;
+pub mod srtp;
+pub mod time;
