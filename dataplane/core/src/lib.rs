@@ -1,5 +1,7 @@
 //! The media engine of rtpbridge, without IO.
 
+pub mod entropy;
 pub mod sdp;
+pub mod session;
 pub mod srtp;
 pub mod time;
