@@ -80,6 +80,28 @@ pub enum AgreedSecurity {
     },
 }
 
+impl AgreedCodec {
+    /// The same payload type both ways, as answers have it.
+    pub(super) fn same(format: &CodecFormat) -> Self {
+        Self {
+            codec: format.codec,
+            send_payload_type: format.payload_type,
+            receive_payload_type: format.payload_type,
+        }
+    }
+}
+
+impl AgreedTelephoneEvent {
+    /// The same payload type both ways, as answers have it.
+    pub(super) fn same(format: &TelephoneEventFormat) -> Self {
+        Self {
+            clock_rate: format.clock_rate,
+            send_payload_type: format.payload_type,
+            receive_payload_type: format.payload_type,
+        }
+    }
+}
+
 impl Agreement {
     /// The codec that we send, None when only telephone-event is common.
     pub fn sending_codec(&self) -> Option<AgreedCodec> {

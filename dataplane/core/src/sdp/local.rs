@@ -19,6 +19,17 @@ pub struct Origin {
     pub version: u64,
 }
 
+impl Origin {
+    /// The origin of the endpoint's next description.
+    #[must_use]
+    pub const fn next(self) -> Self {
+        Self {
+            session_id: self.session_id,
+            version: self.version.wrapping_add(1),
+        }
+    }
+}
+
 /// What we say of a stream. The last one of an endpoint is kept: re-offers and later answers are
 /// made from it.
 #[derive(Clone, PartialEq, Eq, Debug)]

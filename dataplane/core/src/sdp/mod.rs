@@ -13,6 +13,7 @@ mod answer;
 mod codecs;
 mod crypto;
 mod error;
+mod level;
 mod local;
 mod model;
 mod offer;

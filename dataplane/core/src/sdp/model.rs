@@ -1,6 +1,8 @@
 //! A session description as its lines say it (RFC 8866 section 5), borrowed from the text. No
 //! meaning is given to any attribute here.
 
+use std::fmt;
+
 /// A parsed description. Lines that nothing here needs (b=, t=, k= and so on) are not kept.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SessionDescription<'a> {
@@ -38,8 +40,8 @@ pub struct Connection<'a> {
     pub address: &'a str,
 }
 
-/// `a=<name>` or `a=<name>:<value>`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// `a=<name>` or `a=<name>:<value>`. Debug leaves out values that are secrets.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Attribute<'a> {
     /// What stands before the first colon.
     pub name: &'a str,
@@ -62,4 +64,14 @@ pub struct Media<'a> {
     pub connection: Option<Connection<'a>>,
     /// The stream's `a=` lines in order.
     pub attributes: Vec<Attribute<'a>>,
+}
+
+impl fmt::Debug for Attribute<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let secret = ["crypto", "ice-pwd", "key-mgmt"]
+            .iter()
+            .any(|name| self.name.eq_ignore_ascii_case(name));
+        let value = if secret { "…" } else { self.value };
+        write!(f, "{}:{value:?}", self.name)
+    }
 }

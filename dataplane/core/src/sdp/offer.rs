@@ -2,14 +2,17 @@
 
 use std::net::SocketAddr;
 
-use rtpbridge_shared::vocab::{Codec, Direction};
+use rtpbridge_shared::vocab::{Codec, Direction, Transport};
 
-use super::agreement::Agreement;
+use super::agreement::{AgreedCodec, AgreedSecurity, AgreedTelephoneEvent, Agreement};
+use super::codecs::{self, Formats};
 use super::crypto::{CryptoLine, SdesKey};
 use super::error::SdpError;
-use super::local::{LocalDescription, Origin};
+use super::local::{LocalDescription, LocalSecurity, LocalWebrtc, Origin};
 use super::model::SessionDescription;
-use super::webrtc::{IceCredentials, WebrtcSettings};
+use super::remote::{Layout, RemoteDescription, RemoteSecurity};
+use super::stream::Profile;
+use super::webrtc::{DtlsRole, Extension, IceCredentials, Setup, WebrtcSettings};
 
 /// What the caller decides of an offer.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,8 +53,50 @@ pub enum Reoffer {
 
 /// The first offer of an endpoint.
 pub fn plan_offer(settings: OfferSettings) -> LocalDescription {
-    let _ = settings;
-    todo!()
+    let is_webrtc = matches!(settings.security, OfferSecurity::Webrtc(_));
+    let (profile, security) = match settings.security {
+        OfferSecurity::Plain => (Profile::Avp, LocalSecurity::Plain),
+        OfferSecurity::Required(lines) => (Profile::Savp, LocalSecurity::Sdes(lines)),
+        OfferSecurity::Optional(lines) => (Profile::Avp, LocalSecurity::Sdes(lines)),
+        OfferSecurity::Webrtc(settings) => {
+            let webrtc = offered_webrtc(settings);
+            (Profile::DtlsSavpf, LocalSecurity::Webrtc(webrtc))
+        }
+    };
+    let codecs = match settings.codecs.as_slice() {
+        [] if is_webrtc => &codecs::WEBRTC_ORDER,
+        [] => &codecs::RTP_ORDER,
+        chosen => chosen,
+    };
+    LocalDescription {
+        origin: settings.origin,
+        address: settings.address,
+        direction: settings.direction,
+        formats: Formats::offered(codecs),
+        packet_time_ms: codecs::packet_time_ms(None, None),
+        rtcp_mux: true,
+        rtcp_rsize: is_webrtc,
+        profile,
+        mid: is_webrtc.then(|| "0".to_owned()),
+        security,
+        layout: Layout::default(),
+    }
+}
+
+fn offered_webrtc(settings: WebrtcSettings) -> LocalWebrtc {
+    let extensions = settings.extensions.into_iter().map(|kind| Extension {
+        id: kind.offered_id(),
+        kind,
+    });
+    LocalWebrtc {
+        ice: settings.ice,
+        fingerprint: settings.fingerprint,
+        setup: Setup::ActPass,
+        candidates: settings.candidates,
+        extensions: extensions.collect(),
+        source: settings.source,
+        bundled: true,
+    }
 }
 
 /// A new offer for a stream already negotiated: codecs, payload types and m-lines stay as they are,
@@ -65,11 +110,43 @@ pub fn reoffer(
     agreement: &Agreement,
     change: Reoffer,
 ) -> Result<LocalDescription, SdpError> {
-    let _ = (current, agreement, change);
-    todo!()
+    let security = match (change, &current.security, &agreement.security) {
+        (Reoffer::Rekey(key), LocalSecurity::Sdes(_), AgreedSecurity::Sdes { local, .. }) => {
+            if key.suite() != local.key.suite() {
+                return Err(SdpError::NoKey);
+            }
+            LocalSecurity::Sdes(vec![CryptoLine {
+                tag: local.tag,
+                key,
+                lifetime: None,
+            }])
+        }
+        (Reoffer::IceRestart(ice), LocalSecurity::Webrtc(webrtc), _) => {
+            LocalSecurity::Webrtc(LocalWebrtc {
+                ice,
+                setup: Setup::ActPass,
+                ..webrtc.clone()
+            })
+        }
+        (Reoffer::Rekey(_) | Reoffer::IceRestart(_), _, _) => return Err(SdpError::WrongTransport),
+    };
+    let agreed = agreement.receive_formats();
+    let nothing_agreed = agreed.codecs.is_empty() && agreed.telephone_events.is_empty();
+    let formats = if nothing_agreed {
+        current.formats.clone()
+    } else {
+        agreed
+    };
+    Ok(LocalDescription {
+        origin: current.origin.next(),
+        formats,
+        security,
+        ..current.clone()
+    })
 }
 
-/// What `answer` settles for our `offer`.
+/// What `answer` settles for our `offer`. Directions wider than offered are narrowed, and lines that
+/// we did not offer are passed over.
 ///
 /// # Errors
 /// Whatever makes the answer unusable; nothing is changed then.
@@ -77,6 +154,106 @@ pub fn accept_answer(
     offer: &LocalDescription,
     answer: &SessionDescription<'_>,
 ) -> Result<Agreement, SdpError> {
-    let _ = (offer, answer);
-    todo!()
+    let remote = RemoteDescription::from_answer(answer, offer.layout.index)?;
+    let security = settle_security(offer, &remote)?;
+    let offered = |codec| offer.formats.payload_type_of(codec);
+    let listed = remote.formats.codecs.iter();
+    let codecs: Vec<_> = listed
+        .filter_map(|theirs| {
+            Some(AgreedCodec {
+                codec: theirs.codec,
+                send_payload_type: theirs.payload_type,
+                receive_payload_type: offered(theirs.codec)?,
+            })
+        })
+        .collect();
+    if codecs.is_empty() {
+        return Err(SdpError::NoCommonCodec);
+    }
+    let known: Vec<_> = codecs.iter().map(|agreed| agreed.codec).collect();
+    let is_webrtc = remote.transport() == Transport::Webrtc;
+    Ok(Agreement {
+        telephone_events: settle_telephone_events(offer, &remote.formats.restricted_to(&known)),
+        codecs,
+        opus: remote.opus,
+        direction: remote.direction.restricted_by(offer.direction),
+        address: remote.address,
+        rtcp_mux: is_webrtc || (offer.rtcp_mux && remote.rtcp_mux),
+        rtcp_rsize: offer.rtcp_rsize && remote.rtcp_rsize,
+        packet_time_ms: codecs::packet_time_ms(remote.ptime_ms, remote.maxptime_ms),
+        maxptime_ms: remote.maxptime_ms,
+        security,
+    })
+}
+
+fn settle_telephone_events(
+    offer: &LocalDescription,
+    answered: &Formats,
+) -> Vec<AgreedTelephoneEvent> {
+    let events = answered.telephone_events.iter();
+    events
+        .filter_map(|theirs| {
+            let own = offer.formats.telephone_event_at(theirs.clock_rate);
+            // One that names our payload type under another clock means ours all the same.
+            let same_number = || {
+                let ours = &offer.formats.telephone_events;
+                let number = theirs.payload_type;
+                let found = ours.iter().any(|own| own.payload_type == number);
+                found.then_some(number)
+            };
+            Some(AgreedTelephoneEvent {
+                clock_rate: theirs.clock_rate,
+                send_payload_type: theirs.payload_type,
+                receive_payload_type: own.or_else(same_number)?,
+            })
+        })
+        .collect()
+}
+
+fn settle_security(
+    offer: &LocalDescription,
+    remote: &RemoteDescription,
+) -> Result<AgreedSecurity, SdpError> {
+    match (&offer.security, &remote.security) {
+        (LocalSecurity::Webrtc(ours), RemoteSecurity::Webrtc(theirs)) => {
+            let role = match theirs.setup {
+                Setup::Active => DtlsRole::Passive,
+                Setup::Passive => DtlsRole::Active,
+                Setup::ActPass => return Err(SdpError::WrongSetup),
+            };
+            let answered = |extension: &&Extension| theirs.extensions.contains(extension);
+            Ok(AgreedSecurity::Dtls {
+                role,
+                extensions: ours.extensions.iter().filter(answered).copied().collect(),
+                mid: offer.mid.clone(),
+                remote: theirs.clone(),
+            })
+        }
+        (LocalSecurity::Webrtc(_), _) | (_, RemoteSecurity::Webrtc(_)) => {
+            Err(SdpError::WrongTransport)
+        }
+        (LocalSecurity::Sdes(ours), RemoteSecurity::Sdes(theirs)) => {
+            let (local, remote) = pair_lines(ours, theirs).ok_or(SdpError::NoUsableCrypto)?;
+            Ok(AgreedSecurity::Sdes { local, remote })
+        }
+        (LocalSecurity::Sdes(_), RemoteSecurity::Plain) if offer.profile.is_secure() => {
+            Err(SdpError::PlainAnswer)
+        }
+        (LocalSecurity::Plain, RemoteSecurity::Sdes(_)) if remote.profile.is_secure() => {
+            Err(SdpError::NoKey)
+        }
+        (_, RemoteSecurity::Plain) | (LocalSecurity::Plain, _) => Ok(AgreedSecurity::Plain),
+    }
+}
+
+/// The first line of the answer that is one of ours: by tag and suite, or by suite where the peer
+/// numbers its lines anew.
+fn pair_lines(ours: &[CryptoLine], theirs: &[CryptoLine]) -> Option<(CryptoLine, CryptoLine)> {
+    theirs.iter().find_map(|line| {
+        let same_suite = |own: &&CryptoLine| own.key.suite() == line.key.suite();
+        let same_tag = |own: &&CryptoLine| own.tag == line.tag;
+        let exact = ours.iter().find(|own| same_suite(own) && same_tag(own));
+        let local = exact.or_else(|| ours.iter().find(same_suite))?;
+        Some((local.clone(), line.clone()))
+    })
 }

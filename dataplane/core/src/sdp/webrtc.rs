@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 
 use zeroize::Zeroizing;
 
+use super::parse::decimal;
+
 /// Hash of a certificate fingerprint. Weaker ones than these are not believed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum FingerprintHash {
@@ -93,6 +95,129 @@ pub struct MediaSource {
     pub ssrc: u32,
     /// RTCP CNAME; also names the stream and its track. Made of token characters (RFC 8866).
     pub cname: String,
+}
+
+impl FingerprintHash {
+    const ALL: [FingerprintHash; 3] = [Self::Sha256, Self::Sha384, Self::Sha512];
+
+    /// SDP's name of the hash.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            FingerprintHash::Sha256 => "sha-256",
+            FingerprintHash::Sha384 => "sha-384",
+            FingerprintHash::Sha512 => "sha-512",
+        }
+    }
+
+    /// Length of its digest, bytes.
+    pub const fn digest_len(self) -> usize {
+        match self {
+            FingerprintHash::Sha256 => 32,
+            FingerprintHash::Sha384 => 48,
+            FingerprintHash::Sha512 => 64,
+        }
+    }
+}
+
+impl Fingerprint {
+    /// The text after `a=fingerprint:`; None for another hash or a digest of the wrong length.
+    pub fn parse(value: &str) -> Option<Self> {
+        let (name, text) = value.split_once(|c: char| c.is_ascii_whitespace())?;
+        let hash = FingerprintHash::ALL
+            .into_iter()
+            .find(|hash| hash.as_str().eq_ignore_ascii_case(name))?;
+        let text = text.trim();
+        if text.len() != hash.digest_len() * 3 - 1 {
+            return None;
+        }
+        let digest = text.split(':').map(hex_byte).collect::<Option<Vec<_>>>()?;
+        (digest.len() == hash.digest_len()).then_some(Self { hash, digest })
+    }
+}
+
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.hash.as_str())?;
+        let mut separator = ' ';
+        for byte in &self.digest {
+            write!(f, "{separator}{byte:02X}")?;
+            separator = ':';
+        }
+        Ok(())
+    }
+}
+
+fn hex_byte(text: &str) -> Option<u8> {
+    let digits = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if digits {
+        u8::from_str_radix(text, 16).ok()
+    } else {
+        None
+    }
+}
+
+impl Setup {
+    /// The value of `a=setup`; None for `holdconn` and anything unknown.
+    pub fn from_text(text: &str) -> Option<Self> {
+        [Setup::Active, Setup::Passive, Setup::ActPass]
+            .into_iter()
+            .find(|setup| setup.as_str().eq_ignore_ascii_case(text))
+    }
+
+    /// SDP's word.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Setup::Active => "active",
+            Setup::Passive => "passive",
+            Setup::ActPass => "actpass",
+        }
+    }
+}
+
+impl DtlsRole {
+    /// How an answer says that this is our role.
+    pub const fn as_setup(self) -> Setup {
+        match self {
+            DtlsRole::Active => Setup::Active,
+            DtlsRole::Passive => Setup::Passive,
+        }
+    }
+}
+
+impl ExtensionKind {
+    const ALL: [ExtensionKind; 2] = [ExtensionKind::Mid, ExtensionKind::AudioLevel];
+
+    /// The extension's URI.
+    pub const fn uri(self) -> &'static str {
+        match self {
+            ExtensionKind::Mid => "urn:ietf:params:rtp-hdrext:sdes:mid",
+            ExtensionKind::AudioLevel => "urn:ietf:params:rtp-hdrext:ssrc-audio-level",
+        }
+    }
+
+    /// The id under which we offer it: those that browsers use.
+    pub const fn offered_id(self) -> u8 {
+        match self {
+            ExtensionKind::AudioLevel => 1,
+            ExtensionKind::Mid => 4,
+        }
+    }
+}
+
+impl Extension {
+    /// The text after `a=extmap:`; None for other URIs and for ids that a one-byte header cannot
+    /// carry (RFC 8285 section 4.2).
+    pub fn parse(value: &str) -> Option<Self> {
+        let mut fields = value.split_ascii_whitespace();
+        let id = fields.next()?;
+        let (id, _direction) = id.split_once('/').unwrap_or((id, ""));
+        let id = decimal(id).filter(|id| (1..=14).contains(id))?;
+        let uri = fields.next()?;
+        let kind = ExtensionKind::ALL
+            .into_iter()
+            .find(|kind| kind.uri() == uri)?;
+        Some(Self { id, kind })
+    }
 }
 
 impl IceCredentials {
