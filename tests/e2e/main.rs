@@ -1,1 +1,4 @@
-fn main() {}
+//! End-to-end tests: the real programs, spoken to over their real sockets.
+#![allow(clippy::unwrap_used)]
+
+mod messages;

@@ -1,0 +1,376 @@
+//! A running rtpbridge: both processes with directories and ports of their own, either started here
+//! one by one (so that a test decides when control comes back) or by the supervisor.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::client::Client;
+use super::http::{self, Response};
+use super::ports::PortBlock;
+use super::process::Process;
+use super::procfs;
+use super::wait::{SOON, eventually};
+
+const DEFAULT_MEDIA_PORTS: u16 = 180;
+
+/// Who starts the two processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Startup {
+    /// The harness, one by one.
+    Separate,
+    /// `rtpbridge`.
+    Supervised,
+}
+
+/// What a server shall be like.
+#[derive(Debug)]
+pub struct ServerBuilder {
+    startup: Startup,
+    media_ports: u16,
+    settings: BTreeMap<String, String>,
+    arguments: Vec<String>,
+}
+
+impl ServerBuilder {
+    /// Has the supervisor start both processes.
+    #[must_use]
+    pub fn supervised(mut self) -> Self {
+        self.startup = Startup::Supervised;
+        self
+    }
+
+    /// Sets a configuration key to a TOML value.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+        self.settings.insert(key.to_owned(), value.to_string());
+        self
+    }
+
+    /// Sets a configuration key to a TOML string.
+    #[must_use]
+    pub fn set_text(self, key: &str, value: impl AsRef<str>) -> Self {
+        let quoted = format!("{:?}", value.as_ref());
+        self.set(key, quoted)
+    }
+
+    /// How many ports the media range shall have at least.
+    #[must_use]
+    pub fn media_ports(mut self, count: u16) -> Self {
+        self.media_ports = count;
+        self
+    }
+
+    /// A further command-line argument for the started programs.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Writes the configuration, starts everything and waits until /health says ok.
+    pub fn start(self) -> Server {
+        let mut server = self.prepare();
+        match server.startup {
+            Startup::Supervised => server.start_supervisor(),
+            Startup::Separate => {
+                server.start_dataplane();
+                server.start_control();
+            }
+        }
+        server.wait_healthy();
+        server
+    }
+
+    /// Writes the configuration and starts nothing.
+    pub fn prepare(mut self) -> Server {
+        let directory = TempDir::with_prefix("rtpbridge-test-").expect("temporary directory");
+        let ports = PortBlock::reserve(self.media_ports);
+        let (first, last) = ports.media();
+        let address = SocketAddr::from(([127, 0, 0, 1], ports.listener()));
+        for name in ["run", "recordings", "media", "cache"] {
+            let path = directory.path().join(name);
+            fs::create_dir(&path).expect("directory");
+            fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o700))
+                .expect("mode");
+        }
+        let mut defaults = BTreeMap::new();
+        let mut text = |key: &str, value: String| defaults.insert(key.to_owned(), value);
+        text("listen", format!("\"{address}\""));
+        text("rtp_port_range", format!("[{first}, {last}]"));
+        for (key, name) in [
+            ("runtime_dir", "run"),
+            ("recording_dir", "recordings"),
+            ("media_dir", "media"),
+            ("cache_dir", "cache"),
+        ] {
+            text(key, format!("{:?}", directory.path().join(name)));
+        }
+        defaults.append(&mut self.settings);
+        let config: String = defaults
+            .iter()
+            .map(|(key, value)| format!("{key} = {value}\n"))
+            .collect();
+        fs::write(directory.path().join("rtpbridge.toml"), config).expect("configuration file");
+        Server {
+            startup: self.startup,
+            supervisor: None,
+            control: None,
+            dataplane: None,
+            arguments: self.arguments,
+            address,
+            directory,
+            ports,
+        }
+    }
+}
+
+/// A running server. Its processes end and its directories go when it is dropped.
+#[derive(Debug)]
+pub struct Server {
+    startup: Startup,
+    // Control before the dataplane: dropped in this order.
+    supervisor: Option<Process>,
+    control: Option<Process>,
+    dataplane: Option<Process>,
+    arguments: Vec<String>,
+    address: SocketAddr,
+    directory: TempDir,
+    ports: PortBlock,
+}
+
+impl Server {
+    /// What to change before starting.
+    pub fn builder() -> ServerBuilder {
+        ServerBuilder {
+            startup: Startup::Separate,
+            media_ports: DEFAULT_MEDIA_PORTS,
+            settings: BTreeMap::new(),
+            arguments: Vec::new(),
+        }
+    }
+
+    /// A server with the default configuration.
+    pub fn start() -> Self {
+        Self::builder().start()
+    }
+
+    /// Where HTTP and WebSocket are.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// First and last port of `rtp_port_range`.
+    pub fn media_ports(&self) -> (u16, u16) {
+        self.ports.media()
+    }
+
+    /// The directory that holds everything of this server.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The configuration file.
+    pub fn config_file(&self) -> PathBuf {
+        self.path("rtpbridge.toml")
+    }
+
+    /// Something in the server's directory.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// An absolute path for a recording.
+    pub fn recording_path(&self, name: &str) -> String {
+        let path = self.path("recordings").join(name);
+        path.to_string_lossy().into_owned()
+    }
+
+    /// The socket between the processes.
+    pub fn ipc_socket(&self) -> PathBuf {
+        self.path("run").join("dataplane.sock")
+    }
+
+    /// A new client without a session.
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    /// A new client with a session, and the session's id.
+    pub fn session(&self) -> (Client, String) {
+        Client::with_session(self.address)
+    }
+
+    /// GET on the control address.
+    pub fn get(&self, path: &str) -> Response {
+        http::get(self.address, path)
+    }
+
+    /// Waits until /health says ok.
+    pub fn wait_healthy(&self) {
+        eventually("/health says ok", 2 * SOON, || {
+            let health = http::try_request(self.address, "GET", "/health", &[]).ok()?;
+            (health.status == 200).then_some(())
+        });
+    }
+
+    /// The value of a metric without labels, or with exactly the labels written in `name`.
+    pub fn metric(&self, name: &str) -> f64 {
+        let metrics = self.get("/metrics").text();
+        metric_in(&metrics, name).unwrap_or_else(|| panic!("no metric {name} in:\n{metrics}"))
+    }
+
+    /// A metric that does not exist before its first increment.
+    pub fn metric_or_zero(&self, name: &str) -> f64 {
+        metric_in(&self.get("/metrics").text(), name).unwrap_or(0.0)
+    }
+
+    /// The array of GET /sessions.
+    pub fn sessions(&self) -> Vec<Value> {
+        let listed = self.get("/sessions").json();
+        listed.as_array().expect("an array").clone()
+    }
+
+    /// Process id of control.
+    pub fn control_pid(&self) -> Pid {
+        self.find_pid(self.control.as_ref(), "rtpbridge-control")
+            .expect("control runs")
+    }
+
+    /// Process id of the dataplane.
+    pub fn dataplane_pid(&self) -> Pid {
+        self.find_pid(self.dataplane.as_ref(), "rtpbridge-dataplane")
+            .expect("the dataplane runs")
+    }
+
+    /// Process id of control, if it runs at this moment.
+    pub fn try_control_pid(&self) -> Option<Pid> {
+        self.find_pid(self.control.as_ref(), "rtpbridge-control")
+    }
+
+    /// Process id of the dataplane, if it runs at this moment.
+    pub fn try_dataplane_pid(&self) -> Option<Pid> {
+        self.find_pid(self.dataplane.as_ref(), "rtpbridge-dataplane")
+    }
+
+    fn find_pid(&self, own: Option<&Process>, name: &str) -> Option<Pid> {
+        match &self.supervisor {
+            Some(supervisor) => procfs::child_named(supervisor.pid(), name),
+            None => own.map(Process::pid),
+        }
+    }
+
+    /// Sends a signal to control, whoever started it.
+    pub fn signal_control(&self, signal: Signal) {
+        kill(self.control_pid(), signal).expect("control can be signalled");
+    }
+
+    /// Sends a signal to the dataplane, whoever started it.
+    pub fn signal_dataplane(&self, signal: Signal) {
+        kill(self.dataplane_pid(), signal).expect("the dataplane can be signalled");
+    }
+
+    /// The supervisor.
+    pub fn supervisor(&mut self) -> &mut Process {
+        self.supervisor.as_mut().expect("a supervised server")
+    }
+
+    /// The control process that the harness started.
+    pub fn control(&mut self) -> &mut Process {
+        self.control.as_mut().expect("control was started here")
+    }
+
+    /// The dataplane process that the harness started.
+    pub fn dataplane(&mut self) -> &mut Process {
+        self.dataplane
+            .as_mut()
+            .expect("the dataplane was started here")
+    }
+
+    /// Starts (or starts again) the dataplane.
+    pub fn start_dataplane(&mut self) {
+        self.dataplane = Some(self.launch("rtpbridge-dataplane"));
+    }
+
+    /// Starts (or starts again) control.
+    pub fn start_control(&mut self) {
+        self.control = Some(self.launch("rtpbridge-control"));
+    }
+
+    /// Starts the supervisor.
+    pub fn start_supervisor(&mut self) {
+        self.supervisor = Some(self.launch("rtpbridge"));
+    }
+
+    /// Kills control with -9 and waits until it is gone.
+    pub fn kill_control(&mut self) {
+        self.control().kill();
+    }
+
+    /// A command line of one of the programs with this server's configuration.
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = program_command(program);
+        command.arg("--config").arg(self.config_file());
+        command
+    }
+
+    /// What the processes have printed so far.
+    pub fn logs(&self) -> String {
+        [&self.supervisor, &self.dataplane, &self.control]
+            .into_iter()
+            .flatten()
+            .map(Process::log)
+            .collect()
+    }
+
+    fn launch(&self, program: &str) -> Process {
+        let mut command = self.command(program);
+        command.args(&self.arguments);
+        Process::start(program, command, self.path(&format!("{program}.log")))
+    }
+}
+
+/// The bare command of one of the programs, without any configuration from this environment.
+pub fn program_command(program: &str) -> Command {
+    let mut command = Command::new(binary(program));
+    for (name, _) in std::env::vars() {
+        if name.starts_with("RTPBRIDGE_") || name == "RUNTIME_DIRECTORY" {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
+/// Path of one of the programs: `TEST_BIN_DIR`, or the directory the test itself was built into.
+pub fn binary(program: &str) -> PathBuf {
+    let directory = std::env::var_os("TEST_BIN_DIR").map_or_else(
+        || {
+            let own = std::env::current_exe().expect("own path");
+            let profile = own.parent().and_then(Path::parent);
+            profile.expect("target/PROFILE/deps").to_path_buf()
+        },
+        PathBuf::from,
+    );
+    let path = directory.join(program);
+    assert!(
+        path.exists(),
+        "{} is missing: `cargo build --workspace --bins` first",
+        path.display()
+    );
+    path
+}
+
+/// A metric's value in the text format.
+pub fn metric_in(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find_map(|line| {
+        let value = line.strip_prefix(name)?.strip_prefix(' ')?;
+        value.trim().parse().ok()
+    })
+}
