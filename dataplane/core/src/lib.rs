@@ -1,5 +1,6 @@
 //! The media engine of rtpbridge, without IO.
 
+pub mod codec;
 pub mod entropy;
 pub mod sdp;
 pub mod session;
