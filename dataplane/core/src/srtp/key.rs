@@ -1,12 +1,12 @@
 //! Master keys: where they come from and how they are kept. A key is wiped when it is dropped and
-//! has no text form but the one that SDES sends to the peer (see `sdes`).
+//! has no text form here (`sdp::crypto` has the one that the peer is sent).
 
 use std::fmt;
 
-use ring::rand::{SecureRandom, SystemRandom};
 use zeroize::Zeroizing;
 
 use super::suite::{self, SrtpSuite};
+use crate::sdp::SdesKey;
 
 const MAX_LEN: usize = 32 + 14;
 
@@ -17,36 +17,30 @@ pub struct MasterKey {
     bytes: Zeroizing<[u8; MAX_LEN]>,
 }
 
-/// Why key material was not accepted, or could not be made.
+/// Key material has not the length that its suite needs; lengths in bytes of key and salt together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The length does not fit the suite; both in bytes.
-    #[error("{suite} needs {needed} bytes of key and salt, not {got}")]
-    Length {
-        /// The suite that the material was meant for.
-        suite: SrtpSuite,
-        /// What the suite needs.
-        needed: usize,
-        /// What there was.
-        got: usize,
-    },
-    /// The operating system's random source failed.
-    #[error("the random source failed")]
-    RandomSource,
+#[error("{suite} needs {needed} bytes of key and salt, not {got}")]
+pub struct KeyLengthError {
+    /// The suite that the material was meant for.
+    pub suite: SrtpSuite,
+    /// What the suite needs.
+    pub needed: usize,
+    /// What there was.
+    pub got: usize,
 }
 
 impl MasterKey {
     /// Takes `key || salt`, the order in which SDES carries them.
     ///
     /// # Errors
-    /// [`KeyError::Length`] when the length is not exactly the suite's.
-    pub fn new(suite: SrtpSuite, key_and_salt: &[u8]) -> Result<Self, KeyError> {
+    /// [`KeyLengthError`] when the length is not exactly the suite's.
+    pub fn new(suite: SrtpSuite, key_and_salt: &[u8]) -> Result<Self, KeyLengthError> {
         let needed = master_len(suite);
         let mut bytes = Zeroizing::new([0; MAX_LEN]);
         match bytes.get_mut(..needed) {
             Some(place) if key_and_salt.len() == needed => place.copy_from_slice(key_and_salt),
             _ => {
-                return Err(KeyError::Length {
+                return Err(KeyLengthError {
                     suite,
                     needed,
                     got: key_and_salt.len(),
@@ -59,10 +53,10 @@ impl MasterKey {
     /// Takes key and salt that come apart, as DTLS exports them.
     ///
     /// # Errors
-    /// [`KeyError::Length`] when either has not exactly the suite's length.
-    pub fn from_parts(suite: SrtpSuite, key: &[u8], salt: &[u8]) -> Result<Self, KeyError> {
+    /// [`KeyLengthError`] when either has not exactly the suite's length.
+    pub fn from_parts(suite: SrtpSuite, key: &[u8], salt: &[u8]) -> Result<Self, KeyLengthError> {
         if key.len() != suite::key_len(suite) || salt.len() != suite::salt_len(suite) {
-            return Err(KeyError::Length {
+            return Err(KeyLengthError {
                 suite,
                 needed: master_len(suite),
                 got: key.len() + salt.len(),
@@ -75,16 +69,12 @@ impl MasterKey {
         Self::new(suite, &joined[..key.len() + salt.len()])
     }
 
-    /// A fresh key from the operating system's random source.
+    /// The key of a crypto line, ours or the peer's.
     ///
     /// # Errors
-    /// [`KeyError::RandomSource`] when the system gives no random bytes.
-    pub fn generate(suite: SrtpSuite) -> Result<Self, KeyError> {
-        let mut bytes = Zeroizing::new([0; MAX_LEN]);
-        SystemRandom::new()
-            .fill(&mut bytes[..master_len(suite)])
-            .map_err(|_| KeyError::RandomSource)?;
-        Ok(Self { suite, bytes })
+    /// [`KeyLengthError`], never for a key that came out of SDP.
+    pub fn from_sdes(key: &SdesKey) -> Result<Self, KeyLengthError> {
+        Self::from_parts(key.suite(), key.master_key(), key.master_salt())
     }
 
     /// The suite that the key is for.
@@ -98,10 +88,6 @@ impl MasterKey {
 
     pub(super) fn salt(&self) -> &[u8] {
         &self.bytes[suite::key_len(self.suite)..master_len(self.suite)]
-    }
-
-    pub(super) fn key_and_salt(&self) -> &[u8] {
-        &self.bytes[..master_len(self.suite)]
     }
 }
 
@@ -129,7 +115,7 @@ mod tests {
             for got in [0, needed - 1, needed + 1, 200] {
                 assert_eq!(
                     MasterKey::new(suite, &vec![7; got]).map(|_| ()),
-                    Err(KeyError::Length { suite, needed, got })
+                    Err(KeyLengthError { suite, needed, got })
                 );
             }
             assert!(MasterKey::new(suite, &vec![7; needed]).is_ok());
@@ -141,19 +127,23 @@ mod tests {
     fn parts_and_joined_form_are_the_same_key() {
         let joined: Vec<u8> = (0..30).collect();
         let suite = SrtpSuite::AesCm128HmacSha1_80;
-        let key = MasterKey::from_parts(suite, &joined[..16], &joined[16..]).expect("lengths fit");
-        assert_eq!(key.key_and_salt(), joined);
-        assert_eq!(key.key(), &joined[..16]);
-        assert_eq!(key.salt(), &joined[16..]);
+        for key in [
+            MasterKey::new(suite, &joined),
+            MasterKey::from_parts(suite, &joined[..16], &joined[16..]),
+        ] {
+            let key = key.expect("lengths fit");
+            assert_eq!(key.key(), &joined[..16]);
+            assert_eq!(key.salt(), &joined[16..]);
+        }
     }
 
     #[test]
-    fn generated_keys_differ_and_debug_shows_no_byte() {
+    fn debug_shows_no_byte_of_the_key() {
         let suite = SrtpSuite::AeadAes256Gcm;
-        let one = MasterKey::generate(suite).expect("random source");
-        let two = MasterKey::generate(suite).expect("random source");
-        assert_ne!(one.key_and_salt(), two.key_and_salt());
-        let zero = MasterKey::new(suite, &[0; 44]).expect("length fits");
-        assert_eq!(format!("{one:?}"), format!("{zero:?}"));
+        let texts = [0, 0xa7].map(|byte| {
+            let key = MasterKey::new(suite, &[byte; 44]).expect("length fits");
+            format!("{key:?}")
+        });
+        assert_eq!(texts[0], texts[1]);
     }
 }

@@ -4,9 +4,9 @@
 //! Must never believe a packet before its tag is checked, keep state for an SSRC that has not sent
 //! an authentic packet, use a packet index twice to send, or let a key reach a log.
 //!
-//! `suite` says how long things are, `key` holds master keys, `sdes` their text, `kdf` derives
-//! session keys, `cipher` treats one packet, `replay` and `sources` remember what was seen, `rekey`
-//! keeps two keys for a while, and `transform` puts all of it together.
+//! `suite` says how long things are, `key` holds master keys (their text is `sdp::crypto`'s), `kdf`
+//! derives session keys, `cipher` treats one packet, `replay` and `sources` remember what was seen,
+//! `rekey` keeps two keys for a while, and `transform` puts all of it together.
 
 mod cipher;
 mod kdf;
@@ -14,11 +14,10 @@ mod key;
 mod packet;
 pub mod rekey;
 mod replay;
-pub mod sdes;
 mod sources;
 pub mod suite;
 mod transform;
 
-pub use key::{KeyError, MasterKey, master_len};
+pub use key::{KeyLengthError, MasterKey, master_len};
 pub use suite::SrtpSuite;
 pub use transform::{Protector, SrtpError, Unprotector};
