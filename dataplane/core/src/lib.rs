@@ -2,6 +2,7 @@
 
 pub mod codec;
 pub mod entropy;
+pub mod ice;
 pub mod sdp;
 pub mod session;
 pub mod srtp;
