@@ -7,4 +7,5 @@ pub mod id;
 pub mod ipc;
 pub mod logging;
 pub mod runtime_dir;
+pub mod supervised;
 pub mod vocab;

@@ -57,7 +57,11 @@ where
     W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
     let (filter, reload) = reload::Layer::new(filter(level));
-    let lines = fmt::layer().with_writer(writer).with_ansi(false);
+    // Standard error can be gone, when a supervisor was killed; complaining there would panic.
+    let lines = fmt::layer()
+        .with_writer(writer)
+        .with_ansi(false)
+        .log_internal_errors(false);
     let layer: Box<dyn Layer<Registry> + Send + Sync> = match format {
         LogFormat::Text => lines.with_filter(filter).boxed(),
         LogFormat::Json => lines

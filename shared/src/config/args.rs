@@ -38,13 +38,17 @@ pub struct ConfigArgs {
     #[arg(long)]
     pub no_sandbox: bool,
 
+    /// Process id of the supervisor that starts this program; it dies with it
+    #[arg(long, value_name = "PID", hide = true)]
+    pub supervised_by: Option<i32>,
+
     /// Print the effective configuration with the origin of each value, and exit
     #[arg(long)]
     pub print_config: bool,
 }
 
 impl ConfigArgs {
-    /// The same arguments for a child program, `print_config` aside.
+    /// The same arguments for a child program that this process supervises.
     pub fn to_argv(&self) -> Vec<OsString> {
         let mut argv = Vec::new();
         let mut push = |flag: &str, value: OsString| {
@@ -69,6 +73,7 @@ impl ConfigArgs {
         if let Some(path) = &self.runtime_dir {
             push("--runtime-dir", path.into());
         }
+        push("--supervised-by", std::process::id().to_string().into());
         if self.no_sandbox {
             argv.push("--no-sandbox".into());
         }
