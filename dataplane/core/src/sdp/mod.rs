@@ -23,6 +23,9 @@ mod stream;
 mod webrtc;
 mod write;
 
+#[cfg(test)]
+mod tests;
+
 pub use agreement::{AgreedCodec, AgreedSecurity, AgreedTelephoneEvent, Agreement};
 pub use answer::{AnswerSecurity, AnswerSettings, answer_again, plan_answer};
 pub use codecs::{CodecFormat, Formats, OpusParameters, TelephoneEventFormat, packet_time_ms};
