@@ -206,6 +206,7 @@ pub fn answer_again(
     let direction = remote.direction.restricted_by(direction);
     let local = LocalDescription {
         origin: current.origin.next(),
+        formats: current.formats_in_use(agreement),
         direction,
         rtcp_mux: remote.rtcp_mux,
         rtcp_rsize: remote.rtcp_rsize,

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use rtpbridge_shared::vocab::{Direction, Transport};
 
+use super::agreement::Agreement;
 use super::codecs::Formats;
 use super::crypto::CryptoLine;
 use super::remote::Layout;
@@ -89,6 +90,17 @@ pub struct LocalWebrtc {
 }
 
 impl LocalDescription {
+    /// The formats for a further description of the stream: those agreed, which are fewer than an
+    /// offer named, or what was written where nothing was in common.
+    pub(super) fn formats_in_use(&self, agreement: &Agreement) -> Formats {
+        let agreed = agreement.receive_formats();
+        if agreed.codecs.is_empty() && agreed.telephone_events.is_empty() {
+            self.formats.clone()
+        } else {
+            agreed
+        }
+    }
+
     /// Plain RTP (SDES included) or WebRTC.
     pub const fn transport(&self) -> Transport {
         match self.security {

@@ -130,16 +130,9 @@ pub fn reoffer(
         }
         (Reoffer::Rekey(_) | Reoffer::IceRestart(_), _, _) => return Err(SdpError::WrongTransport),
     };
-    let agreed = agreement.receive_formats();
-    let nothing_agreed = agreed.codecs.is_empty() && agreed.telephone_events.is_empty();
-    let formats = if nothing_agreed {
-        current.formats.clone()
-    } else {
-        agreed
-    };
     Ok(LocalDescription {
         origin: current.origin.next(),
-        formats,
+        formats: current.formats_in_use(agreement),
         security,
         ..current.clone()
     })

@@ -92,6 +92,8 @@ pub struct RejectedMedia {
     pub formats: Vec<String>,
     /// `a=mid`.
     pub mid: Option<String>,
+    /// Its `rtpmap` and `fmtp` lines after `a=`.
+    pub format_lines: Vec<String>,
 }
 
 impl RemoteDescription {
@@ -306,10 +308,21 @@ fn read_layout(sdp: &SessionDescription<'_>, index: usize) -> Layout {
             proto: media.proto.to_owned(),
             formats: formats.collect(),
             mid: mid_of(&media.attributes).map(str::to_owned),
+            format_lines: format_lines(media),
         }
     });
     Layout {
         index,
         others: others.collect(),
     }
+}
+
+/// What says what the formats of an m-line are, as far as it is fit to be repeated.
+fn format_lines(media: &Media<'_>) -> Vec<String> {
+    let fit = |text: &str| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+    let lines = media.attributes.iter();
+    lines
+        .filter(|line| matches!(line.name, "rtpmap" | "fmtp") && fit(line.value))
+        .map(|line| format!("{}:{}", line.name, line.value))
+        .collect()
 }

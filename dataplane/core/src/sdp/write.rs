@@ -11,6 +11,9 @@ use super::stream::AddressFamily;
 
 /// Enough for most descriptions: what grows leaves copies of keys behind.
 const USUAL_LEN: usize = 4096;
+/// How many rejected WebRTC streams get transport lines: browsers write them and ignore them, aiortc
+/// refuses a description without. Bounded, so that an answer stays in proportion to its offer.
+const MAX_DRESSED: usize = 16;
 /// Longest packet that we understand, ms.
 const MAX_PACKET_MS: u16 = 60;
 
@@ -21,14 +24,39 @@ impl LocalDescription {
         self.write_session(&mut out);
         let before = self.layout.index.min(self.layout.others.len());
         let (before, after) = self.layout.others.split_at(before);
-        for media in before {
-            write_rejected(&mut out, media);
+        for (index, media) in before.iter().enumerate() {
+            self.write_rejected(&mut out, index, media);
         }
         self.write_stream(&mut out);
-        for media in after {
-            write_rejected(&mut out, media);
+        for (index, media) in after.iter().enumerate() {
+            self.write_rejected(&mut out, before.len() + index, media);
         }
         out.0
+    }
+
+    /// Stream `index` of the others, with port 0.
+    fn write_rejected(&self, out: &mut Lines, index: usize, media: &RejectedMedia) {
+        out.text(format_args!("m={} 0 {}", media.kind, media.proto));
+        for format in &media.formats {
+            out.text(format_args!(" {format}"));
+        }
+        if media.formats.is_empty() {
+            out.text(format_args!(" 0"));
+        }
+        out.line(format_args!(""));
+        if let Some(mid) = &media.mid {
+            out.line(format_args!("a=mid:{mid}"));
+        }
+        out.line(format_args!("a=inactive"));
+        for line in &media.format_lines {
+            out.line(format_args!("a={line}"));
+        }
+        if let LocalSecurity::Webrtc(webrtc) = &self.security
+            && index < MAX_DRESSED
+        {
+            out.line(format_args!("a=rtcp-mux"));
+            write_transport(out, webrtc);
+        }
     }
 
     fn write_session(&self, out: &mut Lines) {
@@ -107,10 +135,7 @@ fn write_webrtc(out: &mut Lines, webrtc: &LocalWebrtc) {
         let uri = extension.kind.uri();
         out.line(format_args!("a=extmap:{} {uri}", extension.id));
     }
-    out.line(format_args!("a=ice-ufrag:{}", webrtc.ice.ufrag()));
-    out.line(format_args!("a=ice-pwd:{}", webrtc.ice.password()));
-    out.line(format_args!("a=fingerprint:{}", webrtc.fingerprint));
-    out.line(format_args!("a=setup:{}", webrtc.setup.as_str()));
+    write_transport(out, webrtc);
     let (ssrc, cname) = (webrtc.source.ssrc, &webrtc.source.cname);
     out.line(format_args!("a=msid:{cname} {cname}-audio"));
     out.line(format_args!("a=ssrc:{ssrc} cname:{cname}"));
@@ -119,6 +144,13 @@ fn write_webrtc(out: &mut Lines, webrtc: &LocalWebrtc) {
         write_candidate(out, index, *candidate);
     }
     out.line(format_args!("a=end-of-candidates"));
+}
+
+fn write_transport(out: &mut Lines, webrtc: &LocalWebrtc) {
+    out.line(format_args!("a=ice-ufrag:{}", webrtc.ice.ufrag()));
+    out.line(format_args!("a=ice-pwd:{}", webrtc.ice.password()));
+    out.line(format_args!("a=fingerprint:{}", webrtc.fingerprint));
+    out.line(format_args!("a=setup:{}", webrtc.setup.as_str()));
 }
 
 /// A host candidate; its priority is that of RFC 8445 section 5.1.2.1, the local preference falling
@@ -131,21 +163,6 @@ fn write_candidate(out: &mut Lines, index: usize, address: SocketAddr) {
     out.line(format_args!(
         "a=candidate:{foundation} 1 udp {priority} {ip} {port} typ host"
     ));
-}
-
-fn write_rejected(out: &mut Lines, media: &RejectedMedia) {
-    out.text(format_args!("m={} 0 {}", media.kind, media.proto));
-    for format in &media.formats {
-        out.text(format_args!(" {format}"));
-    }
-    if media.formats.is_empty() {
-        out.text(format_args!(" 0"));
-    }
-    out.line(format_args!(""));
-    if let Some(mid) = &media.mid {
-        out.line(format_args!("a=mid:{mid}"));
-    }
-    out.line(format_args!("a=inactive"));
 }
 
 fn encoding(codec: Codec) -> &'static str {

@@ -76,6 +76,29 @@ fn every_other_stream_is_mirrored_at_its_place_with_port_zero() {
 }
 
 #[test]
+fn rejected_webrtc_streams_have_the_transport_lines_that_some_peers_insist_on() {
+    let remote = read_offer(CHROMIUM).expect("usable");
+    let (local, _) = plan_answer(&remote, webrtc_answer()).expect("answerable");
+    let text = local.write();
+    let (_, video) = text.split_once("m=video 0 ").expect("mirrored");
+    let (video, data) = video.split_once("m=application 0 ").expect("mirrored");
+    for stream in [video, data] {
+        for line in [
+            "a=inactive",
+            "a=rtcp-mux",
+            "a=ice-ufrag:ourU",
+            "a=setup:active",
+        ] {
+            assert!(stream.contains(line), "{line} in {stream}");
+        }
+        assert!(!stream.contains("a=candidate"));
+    }
+    assert!(video.contains("a=rtpmap:96 VP8/90000\r\n") && video.contains("a=fmtp:97 apt=96\r\n"));
+    let (plain, _) = answer_plain(LINPHONE);
+    assert!(!plain.write().contains("a=ice"));
+}
+
+#[test]
 fn without_a_common_codec_plain_rtp_answers_telephone_event_alone() {
     let offer = plain_offer("18 97", "a=rtpmap:97 telephone-event/8000\n");
     let (local, agreement) = answer_plain(&offer);
@@ -348,4 +371,31 @@ fn a_further_offer_changes_address_direction_and_key_alone() {
         Err(SdpError::NoUsableCrypto)
     );
     assert_eq!(again(CHROMIUM), Err(SdpError::WrongTransport));
+}
+
+#[test]
+fn a_further_offer_after_our_own_is_answered_with_what_was_agreed() {
+    let offer = plan_offer(offer_settings(OfferSecurity::Plain));
+    let maps = "a=rtpmap:96 opus/48000/2\na=rtpmap:97 telephone-event/48000\n";
+    let answer = plain_offer("96 97", maps);
+    let sdp = parse(&answer).expect("parses");
+    let agreement = accept_answer(&offer, &sdp).expect("acceptable");
+    let held = read_offer(&plain_offer("96 0", "a=inactive\n")).expect("usable");
+    let (local, changed) =
+        answer_again(&offer, &agreement, &held, Direction::Sendrecv).expect("answerable");
+    let text = local.write();
+    assert_eq!(lines_with(&text, "m="), ["m=audio 30000 RTP/AVP 111 110"]);
+    assert!(text.contains("a=inactive\r\n"));
+    assert_eq!(changed.codecs, agreement.codecs);
+}
+
+#[test]
+fn nothing_in_common_is_still_answered_again() {
+    let offer = plain_offer("18", "");
+    let (local, agreement) = answer_plain(&offer);
+    let remote = read_offer(&offer).expect("usable");
+    let (local, _) =
+        answer_again(&local, &agreement, &remote, Direction::Sendrecv).expect("answerable");
+    let text = local.write();
+    assert_eq!(lines_with(&text, "m="), ["m=audio 30000 RTP/AVP 101"]);
 }

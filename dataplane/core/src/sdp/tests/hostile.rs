@@ -231,12 +231,28 @@ proptest! {
 }
 
 #[test]
+fn every_sample_goes_through_the_whole_of_it() {
+    for sample in SAMPLES {
+        let offer = sample.replace("setup:active", "setup:actpass");
+        let sdp = parse(&offer).expect("samples parse");
+        RemoteDescription::from_offer(&sdp).expect("samples are usable");
+        exercise(&offer);
+    }
+}
+
+#[test]
 fn answers_grow_only_in_proportion_to_the_offer() {
     let streams = "m=v 1 p\n".repeat(8000);
     let offer = format!("v=0\nc=IN IP4 192.0.2.1\n{streams}m=audio 4000 RTP/AVP 0\n");
     let (local, _) = answer_plain(&offer);
     assert!(local.write().len() < 4 * offer.len());
     assert_eq!(local.layout.others.len(), 8000);
+
+    let streams = "m=v 1 p\n".repeat(8000);
+    let offer = format!("{CHROMIUM}{streams}");
+    let remote = read_offer(&offer).expect("usable");
+    let (local, _) = plan_answer(&remote, webrtc_answer()).expect("answerable");
+    assert!(local.write().len() < 4 * offer.len());
 }
 
 #[test]
@@ -258,7 +274,7 @@ fn what_is_kept_of_repeated_lines_is_bounded() {
 #[test]
 fn a_carriage_return_within_a_line_cannot_start_a_line_of_ours() {
     let offer = "v=0\nc=IN IP4 192.0.2.1\nm=audio 4000 RTP/AVP 0\nm=video 9 x\ra=evil:1 96\n\
-                 a=mid:v\ra=evil:2\n";
+                 a=mid:v\ra=evil:2\na=rtpmap:96 x\ra=evil:3\n";
     let (local, _) = answer_plain(offer);
     let text = local.write();
     assert!(
