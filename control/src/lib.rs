@@ -3,3 +3,4 @@
 //! `rtpbridge-control` needs lives in its `main.rs`.
 
 pub mod admin;
+pub mod supervise;
