@@ -47,11 +47,12 @@ pub enum AnswerSecurity {
 ///
 /// # Errors
 /// [`SdpError::NoCommonCodec`] for WebRTC (plain RTP answers with telephone-event alone),
-/// [`SdpError::WrongTransport`] and [`SdpError::NoKey`] when the settings do not fit the offer.
+/// [`SdpError::WrongTransport`], [`SdpError::WrongFamily`] and [`SdpError::NoKey`] when the settings do not fit the offer.
 pub fn plan_answer(
     remote: &RemoteDescription,
     settings: AnswerSettings,
 ) -> Result<(LocalDescription, Agreement), SdpError> {
+    remote.check_family(settings.address)?;
     let codecs = match settings.codecs.as_slice() {
         [] => &RTP_ORDER,
         chosen => chosen,
@@ -180,14 +181,16 @@ fn answer_webrtc(
 /// `direction` is the endpoint's own.
 ///
 /// # Errors
-/// [`SdpError::WrongTransport`] when either side is WebRTC, [`SdpError::NoUsableCrypto`] when SRTP is
-/// in use and the offer has no line of the suite in use.
+/// [`SdpError::WrongTransport`] when either side is WebRTC, [`SdpError::WrongFamily`] when the peer
+/// moved to another IP version, [`SdpError::NoUsableCrypto`] when SRTP is in use and the offer has no
+/// line of the suite in use, [`SdpError::NoKey`] when only the offer insists on SRTP.
 pub fn answer_again(
     current: &LocalDescription,
     agreement: &Agreement,
     remote: &RemoteDescription,
     direction: Direction,
 ) -> Result<(LocalDescription, Agreement), SdpError> {
+    remote.check_family(current.address)?;
     let (security, agreed_security) = match (&agreement.security, &remote.security) {
         (_, RemoteSecurity::Webrtc(_)) | (AgreedSecurity::Dtls { .. }, _) => {
             return Err(SdpError::WrongTransport);

@@ -32,6 +32,9 @@ pub enum SdpError {
     /// The c= line holds an address that one party alone cannot have.
     #[error("the connection address is a multicast or broadcast address")]
     Multicast,
+    /// The peer's address is of another IP version than ours.
+    #[error("the connection address is of another IP version than the endpoint's")]
+    WrongFamily,
     /// RTP/SAVP(F) without a crypto line that we can use.
     #[error("the SDP requires SRTP but has no usable a=crypto line")]
     NoUsableCrypto,

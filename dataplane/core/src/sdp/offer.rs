@@ -148,6 +148,7 @@ pub fn accept_answer(
     answer: &SessionDescription<'_>,
 ) -> Result<Agreement, SdpError> {
     let remote = RemoteDescription::from_answer(answer, offer.layout.index)?;
+    remote.check_family(offer.address)?;
     let security = settle_security(offer, &remote)?;
     let offered = |codec| offer.formats.payload_type_of(codec);
     let listed = remote.formats.codecs.iter();

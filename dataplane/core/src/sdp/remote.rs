@@ -143,6 +143,14 @@ impl RemoteDescription {
         }
     }
 
+    /// An address to send to must be of our own family; one on hold need not.
+    pub(super) fn check_family(&self, ours: SocketAddr) -> Result<(), SdpError> {
+        match self.address {
+            Some(_) if self.family != AddressFamily::of(ours.ip()) => Err(SdpError::WrongFamily),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// The suite of the first usable crypto line: the one to answer.
     pub fn offered_suite(&self) -> Option<SrtpSuite> {
         match &self.security {

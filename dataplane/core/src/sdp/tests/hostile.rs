@@ -33,7 +33,11 @@ fn exercise(text: &str) {
         (Transport::Rtp, Some(suite)) => AnswerSecurity::Sdes(key(suite, 1)),
         (Transport::Rtp, None) => AnswerSecurity::Plain,
     };
-    match plan_answer(&remote, answer_settings(security)) {
+    let mut settings = answer_settings(security);
+    if remote.family == AddressFamily::V6 {
+        settings.address = addr("[2001:db8::9]:30000");
+    }
+    match plan_answer(&remote, settings) {
         Ok((local, agreement)) => {
             check_answer(&sdp, &remote, &local);
             if remote.transport() == Transport::Rtp {

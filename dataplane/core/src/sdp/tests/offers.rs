@@ -108,6 +108,21 @@ fn unusable_answers_say_why() {
 }
 
 #[test]
+fn the_peers_address_must_be_of_our_family_unless_on_hold() {
+    let offer = plain();
+    let moved = "v=0\nc=IN IP6 2001:db8::1\nm=audio 4000 RTP/AVP 0\n";
+    assert_eq!(accept(&offer, moved), Err(SdpError::WrongFamily));
+    let held = moved.replace("2001:db8::1", "::");
+    assert!(accept(&offer, &held).is_ok());
+    let agreement = accept(&offer, &plain_offer("0", "")).expect("acceptable");
+    let remote = read_offer(moved).expect("usable");
+    let again = answer_again(&offer, &agreement, &remote, Direction::Sendrecv);
+    assert_eq!(again.map(|_| ()), Err(SdpError::WrongFamily));
+    let fresh = plan_answer(&remote, answer_settings(AnswerSecurity::Plain));
+    assert_eq!(fresh.map(|_| ()), Err(SdpError::WrongFamily));
+}
+
+#[test]
 fn an_answer_wider_than_the_offer_is_narrowed() {
     let mut settings = offer_settings(OfferSecurity::Plain);
     settings.direction = Direction::Recvonly;

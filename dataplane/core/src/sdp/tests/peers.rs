@@ -243,6 +243,14 @@ fn streams_that_cannot_be_used_say_why() {
         SdpError::Line { number: 3 }
     );
     assert_eq!(error("v=0\nnonsense"), SdpError::Line { number: 2 });
+    for unprintable in [
+        "m=vidéo 9 p 0",
+        "m=video 9 p\u{1b}[2J 0",
+        "m=video 9 p 0\u{0}0",
+    ] {
+        let text = format!("{plain}{unprintable}\nm=audio 4000 RTP/AVP 0\n");
+        assert_eq!(error(&text), SdpError::Line { number: 3 });
+    }
 }
 
 #[test]
