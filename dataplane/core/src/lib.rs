@@ -7,3 +7,4 @@ pub mod sdp;
 pub mod session;
 pub mod srtp;
 pub mod time;
+pub mod transcode;

@@ -17,6 +17,7 @@ pub use rtpbridge_shared::vocab::Codec;
 use self::g722::{G722Decoder, G722Encoder};
 use self::opus::{OpusDecoder, OpusEncoder, OpusSettings};
 use self::plc::Concealer;
+use self::resample::ResampleError;
 
 /// Samples of the longest packet that is decoded: 120 ms at 48 kHz.
 pub const MAX_PACKET_SAMPLES: usize = 5760;
@@ -55,6 +56,9 @@ pub enum CodecError {
     /// libopus refused.
     #[error("libopus: {0:?}")]
     Opus(ErrorCode),
+    /// No resampler between the rates.
+    #[error(transparent)]
+    Resample(#[from] ResampleError),
 }
 
 /// The rate at which `codec` is decoded for, or encoded from, a partner that runs at `partner_hz`:
