@@ -1,1 +1,5 @@
+// Nothing opens an association before there are WebRTC endpoints.
+#[allow(dead_code)]
+mod handshake;
+
 fn main() {}
