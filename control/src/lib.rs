@@ -3,4 +3,5 @@
 //! `rtpbridge-control` needs lives in its `main.rs`.
 
 pub mod admin;
+pub mod ctl;
 pub mod supervise;
