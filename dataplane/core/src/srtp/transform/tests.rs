@@ -317,6 +317,37 @@ fn a_packet_replayed_across_a_rekey_is_refused() {
     );
 }
 
+/// Made once with libsrtp; the RTP stream crosses two roll-overs.
+#[test]
+fn packets_are_those_of_libsrtp() {
+    each_suite(|suite| {
+        let bytes: Vec<u8> = (1..=44).collect();
+        let master = MasterKey::new(suite, &bytes[..crate::srtp::master_len(suite)])
+            .expect("the suite's length");
+        let mut sender = Protector::new(&master);
+        let mut receiver = Unprotector::new(&master);
+        let mut seen = 0;
+        for line in include_str!("libsrtp.txt").lines() {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [name, stream, clear, theirs] = words[..] else {
+                continue;
+            };
+            if name != suite.as_str() {
+                continue;
+            }
+            let [clear, theirs] = [clear, theirs].map(|text| hex::decode(text).expect("hex"));
+            if stream == "rtp" {
+                assert_eq!(sealed_rtp(&mut sender, &clear), theirs);
+                assert_eq!(open(&mut receiver, &theirs), Ok(clear));
+            } else {
+                assert_eq!(open_rtcp(&mut receiver, &theirs), Ok(clear));
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 9, "{suite}");
+    });
+}
+
 mod oracle {
     use webrtc_srtp::context::Context;
     use webrtc_srtp::protection_profile::ProtectionProfile;
