@@ -1,0 +1,9 @@
+//! The operating system at its narrowest: clocks, epoll, UDP sockets. The only module beside
+//! `sandbox` that may contain `unsafe`. It knows nothing of sessions or protocols.
+
+#![allow(unsafe_code)]
+
+pub(crate) mod clock;
+pub(crate) mod epoll;
+pub(crate) mod process;
+pub(crate) mod udp;

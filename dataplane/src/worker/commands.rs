@@ -1,0 +1,334 @@
+//! What others may ask of a worker, and the requests of control that concern one session. Answers
+//! come before the events that their request caused; counts come before both.
+
+use rtpbridge_core::session::Session;
+use rtpbridge_shared::id::SessionId;
+use rtpbridge_shared::ipc::session::{SessionEndReason, SessionSnapshot};
+use rtpbridge_shared::ipc::{Reply, Request, RequestError};
+use tokio::sync::oneshot;
+
+use super::Worker;
+use super::output::Output;
+use super::recordings::After;
+use super::report::WorkerTotals;
+use super::turn::guarded;
+use crate::ipc::outbox::Ticket;
+use crate::recorder::writer::Notice;
+use rtpbridge_core::time::Moment;
+
+/// Commands handled in one turn.
+const MAX_COMMANDS: u32 = 64;
+/// Sessions ended in one turn when all have to end.
+const MAX_ENDINGS: usize = 32;
+/// Sessions one turn contributes to a snapshot.
+const SNAPSHOT_SESSIONS: usize = 16;
+/// Places one turn looks at for a snapshot.
+const SNAPSHOT_PLACES: usize = 256;
+
+/// What a worker can be told.
+pub(crate) enum Command {
+    /// A request of control about a session that lives here, sent in this term.
+    Request {
+        /// What is asked.
+        request: Request,
+        /// To be answered.
+        ticket: Ticket,
+        /// The controller's term.
+        term: u64,
+    },
+    /// See `ToDataplane::Acknowledge`.
+    Acknowledge {
+        /// The session.
+        session: SessionId,
+        /// Up to and including this event.
+        event_number: u64,
+    },
+    /// Some sessions for a snapshot.
+    Snapshot {
+        /// Where the page before ended.
+        from: usize,
+        /// Who waits.
+        reply: oneshot::Sender<SnapshotPage>,
+    },
+    /// The totals.
+    Report {
+        /// Who waits.
+        reply: oneshot::Sender<Box<WorkerTotals>>,
+    },
+    /// A writer thread has news of a recording.
+    Recorder {
+        /// The worker's key of it.
+        recording: u64,
+        /// The news.
+        notice: Notice,
+    },
+    /// End all sessions in good order.
+    EndAll {
+        /// What control is told.
+        reason: SessionEndReason,
+    },
+    /// End the thread.
+    Stop,
+}
+
+/// A part of a worker's sessions.
+pub(crate) struct SnapshotPage {
+    /// The sessions.
+    pub(crate) sessions: Vec<SessionSnapshot>,
+    /// Where the next page begins; none after the last.
+    pub(crate) next: Option<usize>,
+}
+
+impl Worker {
+    pub(super) fn run_commands(&mut self) {
+        if !self.more_commands {
+            return;
+        }
+        for _ in 0..MAX_COMMANDS {
+            let Ok(command) = self.commands.try_recv() else {
+                self.more_commands = false;
+                return;
+            };
+            // A new controller's command must find the sessions of the old one released.
+            self.follow_controller();
+            self.handle_command(command);
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        match command {
+            Command::Request {
+                request,
+                ticket,
+                term,
+            } => self.handle_request(request, ticket, term),
+            Command::Acknowledge {
+                session,
+                event_number,
+            } => {
+                if let Ok(key) = self.find_session(session)
+                    && let Some(slot) = self.sessions.get_mut(key)
+                {
+                    slot.session.acknowledge(event_number);
+                }
+            }
+            // Whoever no longer waits needs no answer.
+            Command::Snapshot { from, reply } => drop(reply.send(self.snapshot_page(from))),
+            Command::Report { reply } => drop(reply.send(Box::new(self.totals()))),
+            Command::Recorder { recording, notice } => self.on_recorder(recording, notice),
+            Command::EndAll { reason } => self.ending_all = Some(reason),
+            Command::Stop => self.stopping = true,
+        }
+    }
+
+    fn handle_request(&mut self, request: Request, ticket: Ticket, term: u64) {
+        if let Request::SessionCreate(create) = &request {
+            let key = self.create_session(create);
+            ticket.answer(Ok(Reply::Done));
+            self.release_if_stale(key, term);
+            return;
+        }
+        let found = session_of(&request)
+            .ok_or_else(|| RequestError::Internal("not about a session".to_owned()))
+            .and_then(|session| self.find_session(session));
+        match found {
+            Err(refused) => ticket.answer(Err(refused)),
+            Ok(key) => {
+                self.handle_session_request(key, request, ticket);
+                self.release_if_stale(key, term);
+            }
+        }
+    }
+
+    /// A command of a controller that is gone must not leave a session attached to nobody.
+    fn release_if_stale(&mut self, key: u64, term: u64) {
+        if term != self.term
+            && let Some(slot) = self.sessions.get_mut(key)
+        {
+            slot.session.release();
+        }
+    }
+
+    fn handle_session_request(&mut self, key: u64, request: Request, ticket: Ticket) {
+        match request {
+            Request::SessionDestroy { .. } => {
+                self.close_session(key, After::Destroyed(key, ticket));
+            }
+            Request::EndpointRemove { endpoint, .. } => self.remove_endpoint(key, endpoint, ticket),
+            Request::RecordingStart(start) => self.start_recording(key, start, ticket),
+            Request::RecordingStop { recording, .. } => self.stop_recording(key, recording, ticket),
+            Request::EndpointCreateFromOffer(offer) => {
+                let prepare = |session: &Session| session.prepare_from_offer(&offer);
+                let created = self.prepare(key, prepare);
+                let created = created.and_then(|prepared| self.create_endpoint(key, prepared));
+                self.finish_request(key, ticket, created, true);
+            }
+            Request::EndpointCreateOffer(offer) => {
+                let prepare = |session: &Session| session.prepare_offer(&offer);
+                let created = self.prepare(key, prepare);
+                let created = created.and_then(|prepared| self.create_endpoint(key, prepared));
+                self.finish_request(key, ticket, created, true);
+            }
+            request => {
+                let now_ns = self.out.now_ns;
+                let Some(slot) = self.sessions.get_mut(key) else {
+                    return;
+                };
+                if matches!(request, Request::EndpointAcceptAnswer(_)) {
+                    slot.stamp_from(now_ns);
+                }
+                let mut result = Err(RequestError::Internal("panic".to_owned()));
+                let (now, out) = (self.now, &mut self.out);
+                let unharmed = guarded(&mut slot.session, |session| {
+                    result = apply(session, now, &request, out);
+                });
+                self.finish_request(key, ticket, result, unharmed);
+            }
+        }
+    }
+
+    fn prepare<T>(
+        &mut self,
+        key: u64,
+        prepare: impl FnOnce(&Session) -> Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        let slot = self
+            .sessions
+            .get_mut(key)
+            .ok_or(RequestError::SessionGone)?;
+        let mut prepared = Err(RequestError::Internal("panic".to_owned()));
+        if !guarded(&mut slot.session, |session| prepared = prepare(session)) {
+            self.on_panic(key);
+        }
+        prepared
+    }
+
+    fn finish_request(
+        &mut self,
+        key: u64,
+        ticket: Ticket,
+        result: Result<Reply, RequestError>,
+        unharmed: bool,
+    ) {
+        if unharmed {
+            self.send_counts(key);
+        }
+        ticket.answer(result);
+        self.after_turn_of(key, unharmed);
+    }
+
+    fn snapshot_page(&mut self, from: usize) -> SnapshotPage {
+        let mut sessions = Vec::new();
+        let end = self
+            .sessions
+            .places()
+            .min(from.saturating_add(SNAPSHOT_PLACES));
+        let mut index = from;
+        while index < end && sessions.len() < SNAPSHOT_SESSIONS {
+            if let Some((_, slot)) = self.sessions.at(index)
+                && !slot.closing
+            {
+                sessions.push(slot.session.snapshot());
+            }
+            index += 1;
+        }
+        SnapshotPage {
+            sessions,
+            next: (index < self.sessions.places()).then_some(index),
+        }
+    }
+
+    /// Goes on ending all sessions, some each turn.
+    pub(super) fn end_some_sessions(&mut self) {
+        let Some(reason) = self.ending_all else {
+            return;
+        };
+        let open = self.sessions.iter().filter(|(_, slot)| !slot.closing);
+        let open: Vec<u64> = open.map(|(key, _)| key).take(MAX_ENDINGS).collect();
+        if open.is_empty() {
+            self.ending_all = None;
+        }
+        for key in open {
+            self.close_session(key, After::Ended(key, reason));
+        }
+    }
+}
+
+/// The session a request is about.
+pub(crate) fn session_of(request: &Request) -> Option<SessionId> {
+    Some(match request {
+        Request::SessionCreate(r) => r.session,
+        Request::SessionDestroy { session }
+        | Request::SessionAttach { session }
+        | Request::SessionRelease { session }
+        | Request::SessionInfo { session }
+        | Request::EndpointRemove { session, .. }
+        | Request::EndpointIceRestart { session, .. }
+        | Request::EndpointSrtpRekey { session, .. }
+        | Request::FilePause { session, .. }
+        | Request::FileResume { session, .. }
+        | Request::RecordingStop { session, .. }
+        | Request::VadStop { session, .. }
+        | Request::StatsUnsubscribe { session }
+        | Request::StatsSnapshot { session } => *session,
+        Request::EndpointCreateFromOffer(r) => r.session,
+        Request::EndpointCreateOffer(r) => r.session,
+        Request::EndpointAcceptAnswer(r) => r.session,
+        Request::EndpointReinvite(r) | Request::EndpointAcceptOffer(r) => r.session,
+        Request::EndpointUpdateDirection(r) => r.session,
+        Request::EndpointTransfer(r) => r.session,
+        Request::DtmfInject(r) => r.session,
+        Request::DtmfSetSensitive(r) => r.session,
+        Request::FileCreate(r) => r.session,
+        Request::FileFetched(r) => r.session,
+        Request::FileSeek(r) => r.session,
+        Request::ToneCreate(r) => r.session,
+        Request::RecordingStart(r) => r.session,
+        Request::VadStart(r) => r.session,
+        Request::StatsSubscribe(r) => r.session,
+        Request::BridgeCreate(r) => r.session,
+        Request::Snapshot | Request::Metrics | Request::Status | Request::SetLogLevel { .. } => {
+            return None;
+        }
+    })
+}
+
+/// Requests that need nothing but the session.
+fn apply(
+    session: &mut Session,
+    now: Moment,
+    request: &Request,
+    out: &mut Output,
+) -> Result<Reply, RequestError> {
+    let done = |()| Reply::Done;
+    match request {
+        Request::SessionAttach { .. } => Ok(Reply::Attached(session.attach(now))),
+        Request::SessionRelease { .. } => {
+            session.release();
+            Ok(Reply::Done)
+        }
+        Request::SessionInfo { .. } => Ok(Reply::Session(session.details())),
+        Request::EndpointAcceptAnswer(r) => session.accept_answer(now, r, out).map(done),
+        Request::EndpointReinvite(r) => session.reinvite(now, r, out).map(Reply::Sdp),
+        Request::EndpointAcceptOffer(r) => session.accept_offer(now, r, out).map(Reply::Sdp),
+        Request::EndpointUpdateDirection(r) => session.update_direction(now, r).map(done),
+        Request::EndpointIceRestart { endpoint, .. } => {
+            session.ice_restart(now, *endpoint).map(Reply::IceRestarted)
+        }
+        Request::EndpointSrtpRekey { endpoint, .. } => {
+            session.srtp_rekey(now, *endpoint).map(Reply::Sdp)
+        }
+        Request::DtmfInject(r) => session.dtmf_inject(now, r, out).map(done),
+        Request::DtmfSetSensitive(r) => session.dtmf_set_sensitive(now, r).map(done),
+        Request::StatsSubscribe(r) => session.stats_subscribe(now, r).map(done),
+        Request::StatsUnsubscribe { .. } => {
+            session.stats_unsubscribe(now);
+            Ok(Reply::Done)
+        }
+        Request::StatsSnapshot { .. } => Ok(Reply::Stats(session.stats_rows(now.at))),
+        Request::VadStart(_) | Request::VadStop { .. } => {
+            Err(RequestError::Vad("not available yet".to_owned()))
+        }
+        _ => Err(RequestError::Endpoint("not available yet".to_owned())),
+    }
+}

@@ -1,0 +1,199 @@
+//! A worker: one OS thread, one epoll set, and the sessions that live on it from birth to death.
+//! Nothing it owns is shared; commands reach it by a bounded queue. It must never wait for anything
+//! but its sockets: no file, no lock that is held for long, no full queue.
+//!
+//! One turn: wait ► ready sockets ► due timers ► commands ► duties ► sleep for the batching window.
+//! Every step is bounded, so that no session starves the others.
+
+mod budget;
+mod commands;
+mod endpoints;
+mod output;
+mod recordings;
+mod report;
+mod sessions;
+mod slab;
+mod timers;
+mod turn;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rtpbridge_core::session::{EngineConfig, PacketBuffer};
+use rtpbridge_core::time::Moment;
+use rtpbridge_shared::ipc::session::SessionEndReason;
+
+use crate::directory::Directory;
+use crate::ipc::outbox::ControllerSlot;
+use crate::ports::Ports;
+use crate::recorder::writer::Recorder;
+use crate::sys::clock;
+use crate::sys::epoll::{Poller, Waker};
+use budget::{Budget, Observations};
+use output::Output;
+use recordings::Wait;
+use sessions::Slot;
+use slab::Slab;
+use timers::Timers;
+
+pub(crate) use commands::{Command, SnapshotPage, session_of};
+pub(crate) use report::{WorkerTotals, merge};
+
+/// Commands that may wait for one worker.
+const QUEUE_PLACES: usize = 1024;
+/// Key of the eventfd; no socket key gets there.
+const WAKER_KEY: u64 = u64::MAX;
+
+/// What all workers use.
+pub(crate) struct Shared {
+    /// Sessions and where they live.
+    pub(crate) directory: Directory,
+    /// Who is told about events.
+    pub(crate) controller: ControllerSlot,
+    /// Sockets for new endpoints.
+    pub(crate) ports: Ports,
+    /// The writer threads.
+    pub(crate) recorder: Arc<Recorder>,
+    /// Settings of the engine.
+    pub(crate) engine: Arc<EngineConfig>,
+    /// Settings of the shell.
+    pub(crate) settings: Settings,
+}
+
+/// Settings of the shell itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Settings {
+    /// How long a worker may sleep before it looks again.
+    pub(crate) batch_window: Duration,
+    /// Lateness above which a worker takes no new session.
+    pub(crate) max_lateness: Option<Duration>,
+    /// How long closing a recording may take.
+    pub(crate) recording_flush_timeout: Duration,
+    /// Packets in a recording's queue.
+    pub(crate) recording_channel_size: usize,
+    /// Shown in SDP instead of the bound addresses.
+    pub(crate) media_advertise_ip: Option<rtpbridge_shared::config::MediaIp>,
+}
+
+/// What a worker shows of itself at any time.
+#[derive(Default)]
+pub(crate) struct Gauges {
+    /// Sessions on it, those just being placed included.
+    pub(crate) sessions: AtomicU32,
+    /// Busy share in thousandths.
+    pub(crate) load_permille: AtomicU32,
+    /// Sessions placed since the load was last measured.
+    pub(crate) placed: AtomicU32,
+    /// Too late to take another session.
+    pub(crate) late: AtomicBool,
+    /// Monotonic nanoseconds of the last turn.
+    pub(crate) heartbeat_ns: AtomicU64,
+}
+
+/// How others reach a worker.
+#[derive(Clone)]
+pub(crate) struct WorkerHandle {
+    commands: SyncSender<Command>,
+    waker: Waker,
+    /// Its load.
+    pub(crate) gauges: Arc<Gauges>,
+}
+
+impl WorkerHandle {
+    /// Queues a command; a full queue gives it back.
+    pub(crate) fn try_send(&self, command: Command) -> Result<(), Box<Command>> {
+        match self.commands.try_send(command) {
+            Ok(()) => {
+                self.waker.wake();
+                Ok(())
+            }
+            Err(TrySendError::Full(command) | TrySendError::Disconnected(command)) => {
+                Err(Box::new(command))
+            }
+        }
+    }
+
+    /// Queues a command, waiting for a place. Not from a worker, and not from the IPC thread.
+    fn send_waiting(&self, command: Command) {
+        if self.commands.send(command).is_ok() {
+            self.waker.wake();
+        }
+    }
+
+    /// Makes it look around.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+}
+
+/// Starts worker `index`.
+pub(crate) fn spawn(index: u32, shared: Arc<Shared>) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+    let (sender, receiver) = sync_channel(QUEUE_PLACES);
+    let poller = Poller::new()?;
+    let waker = Waker::new()?;
+    poller.add(waker.source(), WAKER_KEY)?;
+    let handle = WorkerHandle {
+        commands: sender,
+        waker,
+        gauges: Arc::default(),
+    };
+    let now_ns = clock::monotonic_ns();
+    handle.gauges.heartbeat_ns.store(now_ns, Ordering::Relaxed);
+    let worker = Worker {
+        index,
+        out: Output::new(Arc::clone(&shared.recorder)),
+        term: shared.controller.term(),
+        shared,
+        handle: handle.clone(),
+        commands: receiver,
+        poller,
+        buffer: PacketBuffer::new(),
+        sessions: Slab::new(),
+        timers: Timers::default(),
+        waits: Slab::new(),
+        budget: Budget::new(now_ns),
+        load: budget::Load::default(),
+        forward_latency: Observations::default(),
+        sessions_total: 0,
+        endpoints_total: 0,
+        now: Moment::default(),
+        turn_number: 1,
+        received: 0,
+        more_commands: false,
+        ending_all: None,
+        stopping: false,
+    };
+    let named = std::thread::Builder::new().name(format!("worker-{index}"));
+    let thread = named.spawn(move || worker.run())?;
+    Ok((handle, thread))
+}
+
+struct Worker {
+    index: u32,
+    shared: Arc<Shared>,
+    handle: WorkerHandle,
+    commands: Receiver<Command>,
+    poller: Poller,
+    buffer: PacketBuffer,
+    out: Output,
+    sessions: Slab<Slot>,
+    timers: Timers,
+    waits: Slab<Wait>,
+    budget: Budget,
+    load: budget::Load,
+    forward_latency: Observations,
+    sessions_total: u64,
+    endpoints_total: u64,
+    now: Moment,
+    turn_number: u32,
+    received: u64,
+    more_commands: bool,
+    /// The controller's term whose sessions are attached.
+    term: u64,
+    ending_all: Option<SessionEndReason>,
+    stopping: bool,
+}

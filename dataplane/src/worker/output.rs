@@ -1,0 +1,112 @@
+//! Where a session's output goes: datagrams to their sockets at once, packets of recordings into
+//! queues, events into a list that the worker sends on when the session's turn is over.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rtpbridge_core::session::{
+    Channel, Counters, EndpointKey, Outbox, RecordFrame, RecordingKey, SocketKey,
+};
+use rtpbridge_shared::id::EndpointId;
+use rtpbridge_shared::ipc::NumberedEvent;
+use rtpbridge_shared::ipc::session::SessionEndReason;
+
+use super::recordings::Recording;
+use super::slab::Slab;
+use crate::recorder::queue::Pushed;
+use crate::recorder::writer::Recorder;
+use crate::sys::udp::UdpSocket;
+
+/// One socket of one endpoint.
+pub(super) struct SocketEntry {
+    pub(super) socket: UdpSocket,
+    /// Key of the session.
+    pub(super) session: u64,
+    pub(super) endpoint: EndpointKey,
+    pub(super) channel: Channel,
+    /// Whether the port belongs to a pair of the pool.
+    pub(super) paired: bool,
+    /// The last turn in which it was readable.
+    pub(super) last_turn: u32,
+}
+
+/// The sink of all sessions of one worker.
+pub(super) struct Output {
+    pub(super) sockets: Slab<SocketEntry>,
+    pub(super) recordings: Slab<Recording>,
+    pub(super) counters: Counters,
+    /// Datagrams that the system did not take.
+    pub(super) send_errors: u64,
+    /// Packets lost to full recording queues.
+    pub(super) recording_dropped: u64,
+    /// Events of the session whose turn it is.
+    pub(super) events: Vec<NumberedEvent>,
+    /// Set when that session wants to end.
+    pub(super) ended: Option<SessionEndReason>,
+    /// Monotonic time of the turn.
+    pub(super) now_ns: u64,
+    pub(super) recorder: Arc<Recorder>,
+}
+
+impl Output {
+    pub(super) fn new(recorder: Arc<Recorder>) -> Self {
+        Self {
+            sockets: Slab::new(),
+            recordings: Slab::new(),
+            counters: Counters::default(),
+            send_errors: 0,
+            recording_dropped: 0,
+            events: Vec::new(),
+            ended: None,
+            now_ns: 0,
+            recorder,
+        }
+    }
+
+    /// Whether the session left something for the worker to do.
+    pub(super) fn is_idle(&self) -> bool {
+        self.events.is_empty() && self.ended.is_none()
+    }
+}
+
+impl Outbox for Output {
+    fn transmit(&mut self, socket: SocketKey, to: SocketAddr, datagram: &[u8]) {
+        let Some(entry) = self.sockets.get(socket.0) else {
+            return;
+        };
+        if entry.socket.send_to(datagram, to).is_err() {
+            self.send_errors += 1;
+        }
+    }
+
+    fn record(&mut self, recording: RecordingKey, frame: RecordFrame<'_>) {
+        let Some(recording) = self.recordings.get_mut(recording.0) else {
+            return;
+        };
+        match recording.tap.push(&frame, self.now_ns) {
+            Pushed::Queued => {}
+            Pushed::QueuedNudge => self.recorder.look(recording.writer),
+            Pushed::Full => self.recording_dropped += 1,
+        }
+    }
+
+    fn record_leg(&mut self, recording: RecordingKey, leg: EndpointId) {
+        if let Some(recording) = self.recordings.get_mut(recording.0) {
+            recording.tap.add_leg(leg);
+        }
+    }
+
+    fn event(&mut self, event: NumberedEvent, _held: bool) {
+        self.events.push(event);
+    }
+
+    fn end(&mut self, reason: SessionEndReason) {
+        self.ended = Some(reason);
+    }
+
+    fn handshake(&mut self, _endpoint: EndpointKey, _source: SocketAddr, _datagram: &[u8]) {}
+
+    fn counters(&mut self) -> &mut Counters {
+        &mut self.counters
+    }
+}

@@ -1,0 +1,208 @@
+//! The worker's loop.
+//!
+//! Sockets are level-triggered and normally read once per turn: what is left is reported again. Only
+//! a socket that was readable in the turn before too is read until empty (bounded), so that a burst
+//! is caught up with while the usual packet costs one recvfrom.
+
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rtpbridge_core::session::Session;
+use rtpbridge_core::time::{Instant, Moment, WallTime};
+use tracing::error;
+
+use super::{WAKER_KEY, Worker};
+use crate::sys::clock;
+use crate::sys::epoll::MAX_READY;
+
+/// Longest wait: the load is measured and the heartbeat shown once a second.
+const MAX_WAIT: Duration = Duration::from_secs(1);
+/// Datagrams read from one socket in one turn.
+const MAX_PER_SOCKET: u32 = 16;
+/// Timers run in one turn.
+const MAX_TIMERS: u32 = 256;
+/// Packets after which the clock is read again.
+const PACKETS_PER_CLOCK: u64 = 32;
+/// One packet in so many is asked for its arrival in the kernel.
+const SAMPLE_EVERY: u64 = 64;
+
+impl Worker {
+    pub(super) fn run(mut self) {
+        while !self.stopping {
+            if let Err(error) = self.turn() {
+                // Without its epoll set a worker can do nothing for its calls; the supervisor can.
+                error!(worker = self.index, %error, "cannot wait for sockets");
+                std::process::abort();
+            }
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let wait = self.wait_time();
+        let ready = self.poller.wait(wait)?;
+        self.read_clocks();
+        let begun_ns = self.out.now_ns;
+        let heartbeat = &self.handle.gauges.heartbeat_ns;
+        heartbeat.store(begun_ns, Ordering::Relaxed);
+        self.turn_number = self.turn_number.wrapping_add(1);
+        let received_before = self.received;
+        for index in 0..ready {
+            match self.poller.ready_key(index) {
+                Some(WAKER_KEY) => {
+                    self.handle.waker.clear();
+                    self.more_commands = true;
+                }
+                Some(socket) => self.on_readable(socket),
+                None => break,
+            }
+        }
+        self.run_timers();
+        self.follow_controller();
+        self.run_commands();
+        self.run_duties();
+        let packets = self.received - received_before;
+        let ended_ns = clock::monotonic_ns();
+        self.budget
+            .on_turn(ended_ns.saturating_sub(begun_ns), packets);
+        if packets > 0 && ready < MAX_READY && !self.more_commands {
+            self.sleep_for_batch(begun_ns, ended_ns);
+        }
+        Ok(())
+    }
+
+    fn wait_time(&self) -> Duration {
+        if self.more_commands || self.ending_all.is_some() {
+            return Duration::ZERO;
+        }
+        let now_ns = clock::monotonic_ns();
+        let next = self.timers.next_ns().unwrap_or(u64::MAX);
+        let next = next.min(self.next_wait_deadline().unwrap_or(u64::MAX));
+        Duration::from_nanos(next.saturating_sub(now_ns)).min(MAX_WAIT)
+    }
+
+    /// Lets packets gather, so that one wake-up serves many. Commands and timers do not wait.
+    fn sleep_for_batch(&self, begun_ns: u64, now_ns: u64) {
+        let window = self.shared.settings.batch_window.as_nanos();
+        let until = begun_ns.saturating_add(u64::try_from(window).unwrap_or(u64::MAX));
+        let until = until.min(self.timers.next_ns().unwrap_or(u64::MAX));
+        if until > now_ns {
+            self.handle
+                .waker
+                .sleep(Duration::from_nanos(until - now_ns));
+        }
+    }
+
+    pub(super) fn read_clocks(&mut self) {
+        let now_ns = clock::monotonic_ns();
+        self.out.now_ns = now_ns;
+        self.now = Moment {
+            at: Instant::from_nanos(now_ns),
+            wall: WallTime::from_nanos(clock::wall_ns()),
+        };
+    }
+
+    fn on_readable(&mut self, socket: u64) {
+        let Some(entry) = self.out.sockets.get_mut(socket) else {
+            return;
+        };
+        let busy = entry.last_turn == self.turn_number.wrapping_sub(1);
+        entry.last_turn = self.turn_number;
+        let limit = if busy { MAX_PER_SOCKET } else { 1 };
+        for _ in 0..limit {
+            if !self.receive(socket) {
+                break;
+            }
+        }
+    }
+
+    /// Reads and handles one datagram; false when there is none.
+    fn receive(&mut self, socket: u64) -> bool {
+        let Some(entry) = self.out.sockets.get(socket) else {
+            return false;
+        };
+        let (key, endpoint, channel) = (entry.session, entry.endpoint, entry.channel);
+        let Some(slot) = self.sessions.get_mut(key) else {
+            return false;
+        };
+        let sampled = self.received.is_multiple_of(SAMPLE_EVERY);
+        let space = self.buffer.space();
+        let outcome = if sampled || slot.needs_arrival_times(self.out.now_ns) {
+            entry.socket.recv_timestamped(space)
+        } else {
+            entry.socket.recv_from(space)
+        };
+        let Ok(datagram) = outcome else {
+            return false;
+        };
+        self.received += 1;
+        self.buffer.set_len(datagram.bytes);
+        let mut arrival = self.now;
+        if let Some(kernel_ns) = datagram.kernel_ns {
+            arrival.wall = WallTime::from_nanos(kernel_ns);
+        }
+        let (buffer, out) = (&mut self.buffer, &mut self.out);
+        let unharmed = guarded(&mut slot.session, |session| {
+            session.handle_packet(arrival, endpoint, channel, datagram.source, buffer, out);
+        });
+        if sampled && let Some(kernel_ns) = datagram.kernel_ns {
+            let begun = self.now.wall.as_nanos();
+            self.budget.on_lateness(begun.saturating_sub(kernel_ns));
+            let latency = clock::wall_ns().saturating_sub(kernel_ns);
+            self.forward_latency.observe(latency);
+        }
+        if self.received.is_multiple_of(PACKETS_PER_CLOCK) {
+            self.read_clocks();
+        }
+        self.after_turn_of(key, unharmed);
+        true
+    }
+
+    fn run_timers(&mut self) {
+        for _ in 0..MAX_TIMERS {
+            let Some((deadline_ns, key)) = self.timers.pop_due(self.out.now_ns) else {
+                break;
+            };
+            let Some(slot) = self.sessions.get_mut(key) else {
+                continue;
+            };
+            if slot.armed != Some(deadline_ns) {
+                continue;
+            }
+            slot.armed = None;
+            let due = slot.session.next_timeout();
+            let mut unharmed = true;
+            if let Some(due) = due.filter(|due| *due <= self.now.at) {
+                let late = self.now.at - due;
+                self.budget
+                    .on_lateness(late.as_nanos().try_into().unwrap_or(u64::MAX));
+                let (now, out) = (self.now, &mut self.out);
+                unharmed = guarded(&mut slot.session, |s| s.handle_timeout(now, out));
+            }
+            self.after_turn_of(key, unharmed);
+        }
+    }
+
+    /// Whatever a session did: its next deadline, its events, its end.
+    pub(super) fn after_turn_of(&mut self, key: u64, unharmed: bool) {
+        if !unharmed {
+            self.on_panic(key);
+            return;
+        }
+        let Some(slot) = self.sessions.get_mut(key) else {
+            return;
+        };
+        let next = slot.session.next_timeout().map(Instant::as_nanos);
+        self.timers.arm(key, next, &mut slot.armed);
+        if !self.out.is_idle() {
+            self.send_events(key);
+        }
+    }
+}
+
+/// Runs one turn of one session; false when it panicked, after which the session must not be used.
+/// The worker's buffer and output survive a panic: the next turn overwrites both.
+pub(super) fn guarded(session: &mut Session, turn: impl FnOnce(&mut Session)) -> bool {
+    catch_unwind(AssertUnwindSafe(|| turn(session))).is_ok()
+}
