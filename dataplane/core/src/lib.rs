@@ -3,8 +3,11 @@
 pub mod codec;
 pub mod entropy;
 pub mod ice;
+pub mod playback;
 pub mod sdp;
 pub mod session;
 pub mod srtp;
 pub mod time;
+pub mod tone;
 pub mod transcode;
+pub mod vad;

@@ -110,6 +110,14 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         }
     }
 
+    /// A PCM source is over: its last, partly filled frames are sent and it is forgotten.
+    pub fn finish_pcm(&mut self, key: S, wanted: &[TargetFormat], sink: &mut impl TranscodeSink) {
+        if let Some(fanout) = self.fanout(key) {
+            fanout.finish(wanted, &mut |place, frame| sink.on_frame(place, frame));
+        }
+        self.remove_source(key);
+    }
+
     /// When [`Self::handle_timeout`] is due for some source.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.timeouts().map(|(_, at)| at).min()

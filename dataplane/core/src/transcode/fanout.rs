@@ -166,6 +166,20 @@ impl Fanout {
         self.marker = true;
     }
 
+    /// The stream is over: sends frames that are not full, filled up with silence.
+    pub fn finish(
+        &mut self,
+        wanted: &[TargetFormat],
+        emit: &mut impl FnMut(usize, EncodedFrame<'_>),
+    ) {
+        for (place, format) in wanted.iter().enumerate() {
+            if let Some(target) = self.targets.iter_mut().find(|t| t.format() == format) {
+                let mut emit = |frame: EncodedFrame<'_>| emit(place, frame);
+                self.errors += target.flush(&mut self.payload, &mut emit);
+            }
+        }
+    }
+
     /// Sound passes that nobody wants encoded.
     pub(super) fn pass(&mut self, ticks: u64) {
         self.position = self.position.saturating_add(ticks);

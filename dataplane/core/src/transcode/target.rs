@@ -112,7 +112,11 @@ impl Target {
     }
 
     /// Sends a frame that will not be filled, with silence behind it.
-    fn flush(&mut self, payload: &mut [u8], emit: &mut impl FnMut(EncodedFrame<'_>)) -> u64 {
+    pub(super) fn flush(
+        &mut self,
+        payload: &mut [u8],
+        emit: &mut impl FnMut(EncodedFrame<'_>),
+    ) -> u64 {
         if self.pending.is_empty() {
             return 0;
         }

@@ -130,7 +130,24 @@ fn pcm_sources_are_encoded_at_their_own_quality() {
         };
         cache.handle_pcm((9, 48000), frame, &wanted, &mut sink);
     }
+    let mut sink = |_: usize, _: super::super::EncodedFrame<'_>| panic!("all frames were full");
+    cache.finish_pcm(9, &wanted, &mut sink);
+    assert_eq!(cache.pipeline_count(), 0);
     assert_eq!(stamps[0], (0..10).map(|n| n * 160).collect::<Vec<_>>());
     assert_eq!(stamps[1], stamps[0]);
     assert_eq!(stamps[2], (0..10).map(|n| n * 960).collect::<Vec<_>>());
+}
+
+#[test]
+fn the_last_frame_of_a_file_is_filled_up_once() {
+    let mut cache = TranscodeCache::new(8);
+    let wanted = [PCMA()];
+    let mut frames = Vec::new();
+    let mut sink = |_: usize, frame: super::super::EncodedFrame<'_>| {
+        frames.push((frame.timestamp, frame.payload.len()));
+    };
+    cache.handle_pcm((9, 8000), &[1000; 160], &wanted, &mut sink);
+    cache.handle_pcm((9, 8000), &[1000; 50], &wanted, &mut sink);
+    cache.finish_pcm(9, &wanted, &mut sink);
+    assert_eq!(frames, [(0, 160), (160, 160)]);
 }
