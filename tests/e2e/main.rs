@@ -2,7 +2,11 @@
 #![allow(clippy::unwrap_used)]
 
 mod connection;
+mod dtmf;
 mod http;
+mod learning;
 mod messages;
 mod routing;
+mod rtcp;
 mod sdp;
+mod stats;
