@@ -34,7 +34,7 @@ fn a_lost_end_is_made_up_for() {
     let server = Server::start();
     let (mut client, _) = server.session();
     let mut alice = Party::join(&mut client);
-    let mut begin = |alice: &mut Party, event: u8, packets: u16| {
+    let begin = |alice: &mut Party, event: u8, packets: u16| {
         let timestamp = alice.timestamp;
         for number in 1..=packets {
             let payload = TelephoneEvent {

@@ -1,6 +1,8 @@
 //! End-to-end tests: the real programs, spoken to over their real sockets.
 #![allow(clippy::unwrap_used)]
 
+mod calls;
+mod config;
 mod connection;
 mod dtmf;
 mod http;
@@ -9,4 +11,6 @@ mod messages;
 mod routing;
 mod rtcp;
 mod sdp;
+mod shutdown;
 mod stats;
+mod survival;

@@ -1,0 +1,121 @@
+//! ffmpeg as a party: one process streams a WAV file as PCMU over RTP, another records what arrives.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use super::party::socket_pair;
+use super::sdp::Offer;
+use crate::harness::process::Process;
+use crate::harness::tool;
+use crate::harness::wait::{SOON, eventually};
+
+/// Writes a WAV file of noise, 8 kHz mono, and gives the PCMU samples that ffmpeg makes of it.
+pub fn noise(wav: &Path, seconds: u32) -> Vec<u8> {
+    let source = format!("anoisesrc=duration={seconds}:sample_rate=8000:amplitude=0.5:seed=42");
+    let wav = wav.to_string_lossy();
+    let encoded = format!("{wav}.ul");
+    let quiet = ["-hide_banner", "-loglevel", "error", "-y"];
+    let arguments = |input: &[&str], output: &[&str]| {
+        tool::run("ffmpeg", &[&quiet[..], input, output].concat());
+    };
+    arguments(
+        &["-f", "lavfi", "-i", &source],
+        &["-c:a", "pcm_s16le", &wav],
+    );
+    arguments(
+        &["-i", &wav],
+        &["-c:a", "pcm_mulaw", "-f", "mulaw", &encoded],
+    );
+    fs::read(encoded).expect("encoded samples")
+}
+
+/// An even port that was free a moment ago, for a program that binds it itself.
+pub fn free_port() -> SocketAddr {
+    let (rtp, _rtcp) = socket_pair([127, 0, 0, 1].into());
+    rtp.local_addr().expect("bound")
+}
+
+/// Starts streaming a WAV file in real time as PCMU from `from` to `to`.
+pub fn stream(wav: &Path, from: SocketAddr, to: SocketAddr, log: PathBuf) -> Process {
+    let target = format!("rtp://{to}?localrtpport={}&pkt_size=172", from.port());
+    let mut command = Command::new("ffmpeg");
+    command
+        .args(["-hide_banner", "-loglevel", "error", "-re", "-i"])
+        .arg(wav)
+        .args([
+            "-c:a",
+            "pcm_mulaw",
+            "-ar",
+            "8000",
+            "-ac",
+            "1",
+            "-f",
+            "rtp",
+            &target,
+        ]);
+    Process::start("ffmpeg (streaming)", command, log)
+}
+
+/// A recording of what arrives at an address.
+#[derive(Debug)]
+pub struct Recorder {
+    process: Process,
+    output: PathBuf,
+}
+
+impl Recorder {
+    /// Starts recording PCMU at `at` into raw samples, and waits until the port is bound.
+    pub fn start(at: SocketAddr, directory: &Path) -> Self {
+        let description = directory.join("recorder.sdp");
+        let output = directory.join("recorder.ul");
+        let mut offer = Offer::with_codecs(at, &[(0, "PCMU/8000")]);
+        offer.attributes.push("recvonly".to_owned());
+        fs::write(&description, offer.write()).expect("description");
+        let mut command = Command::new("ffmpeg");
+        command
+            .args(["-hide_banner", "-loglevel", "error", "-y"])
+            .args([
+                "-protocol_whitelist",
+                "file,udp,rtp",
+                "-reorder_queue_size",
+                "0",
+                "-i",
+            ])
+            .arg(&description)
+            .args(["-c:a", "copy", "-f", "mulaw", "-flush_packets", "1"])
+            .arg(&output);
+        let process = Process::start(
+            "ffmpeg (recording)",
+            command,
+            directory.join("recorder.log"),
+        );
+        let port = format!(":{:04X} ", at.port());
+        eventually("ffmpeg listens", SOON, || {
+            let bound = fs::read_to_string("/proc/net/udp").ok()?;
+            bound.contains(&port).then_some(())
+        });
+        Self { process, output }
+    }
+
+    /// Waits until at least this many samples are there or nothing more comes, ends the recording and
+    /// gives all samples.
+    pub fn finish(mut self, expected: usize) -> Vec<u8> {
+        let mut seen = 0;
+        let mut still = 0;
+        eventually("the recording is whole or stands still", 6 * SOON, || {
+            let size = fs::metadata(&self.output).map_or(0, |file| file.len()) as usize;
+            still = if size == seen { still + 1 } else { 0 };
+            seen = size;
+            // 200 polls without growth are two seconds.
+            (size >= expected || still > 200).then_some(())
+        });
+        self.process.signal(Signal::SIGINT);
+        self.process.wait(Duration::from_secs(10));
+        fs::read(&self.output).unwrap_or_default()
+    }
+}
