@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod http;
+pub mod ipc;
 pub mod ports;
 pub mod process;
 pub mod procfs;

@@ -119,3 +119,22 @@ impl Recorder {
         fs::read(&self.output).unwrap_or_default()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_programs_themselves_lose_nothing_between_them() {
+        let directory = tempfile::tempdir().expect("directory");
+        let wav = directory.path().join("noise.wav");
+        let expected = noise(&wav, 1);
+        let (from, at) = (free_port(), free_port());
+        let recorder = Recorder::start(at, directory.path());
+        let mut stream = stream(&wav, from, at, directory.path().join("stream.log"));
+        assert!(stream.wait(3 * SOON).success());
+        let heard = recorder.finish(expected.len());
+        assert_eq!(heard.len(), expected.len());
+        assert!(heard == expected, "the samples differ");
+    }
+}

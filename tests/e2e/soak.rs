@@ -1,0 +1,102 @@
+//! What only shows after a while: leaks.
+
+use std::time::Duration;
+
+use nix::unistd::Pid;
+use rtpbridge_tests::harness::procfs;
+use rtpbridge_tests::harness::wait::{SOON, eventually};
+use rtpbridge_tests::harness::{Client, Server};
+use rtpbridge_tests::peer::Party;
+use serde_json::json;
+
+const SESSIONS: usize = 1000;
+const ROUNDS: usize = 10;
+/// Sessions whose packets are on the way at the same time.
+const GROUP: usize = 50;
+
+struct Call {
+    client: Client,
+    alice: Party,
+    bob: Party,
+}
+
+fn set_up(server: &Server) -> Call {
+    let (mut client, _) = server.session();
+    let alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    Call { client, alice, bob }
+}
+
+fn carry_media(calls: &mut [Call]) {
+    for group in calls.chunks_mut(GROUP) {
+        for call in group.iter_mut() {
+            call.alice.send(&[1; 160]);
+            call.bob.send(&[2; 160]);
+        }
+        for call in group.iter_mut() {
+            for (heard, party) in [(2, &call.alice), (1, &call.bob)] {
+                assert_eq!(party.receive_exactly(1)[0].payload, [heard; 160]);
+            }
+        }
+    }
+}
+
+fn descriptors(pids: [Pid; 2]) -> [usize; 2] {
+    pids.map(procfs::fd_count)
+}
+
+#[test]
+fn a_thousand_sessions_ten_times_over_leave_nothing_behind() {
+    raise_descriptor_limit();
+    let server = Server::builder()
+        .set("max_connections", 0)
+        .media_ports(u16::try_from(SESSIONS * 4).unwrap() + 200)
+        .start();
+    let pids = [server.control_pid(), server.dataplane_pid()];
+    let before = descriptors(pids);
+    let mut resident = Vec::new();
+    for _ in 0..ROUNDS {
+        let mut calls: Vec<Call> = (0..SESSIONS).map(|_| set_up(&server)).collect();
+        assert_eq!(server.metric("rtpbridge_sessions_active"), SESSIONS as f64);
+        assert_eq!(
+            server.metric("rtpbridge_endpoints_active"),
+            2.0 * SESSIONS as f64
+        );
+        carry_media(&mut calls);
+        for (index, call) in calls.iter_mut().enumerate() {
+            if index % 2 == 0 {
+                for party in [&call.alice, &call.bob] {
+                    call.client
+                        .call("endpoint.remove", json!({"endpoint_id": party.endpoint}));
+                }
+            }
+            call.client.call("session.destroy", json!({}));
+        }
+        assert_eq!(server.metric("rtpbridge_sessions_active"), 0.0);
+        assert_eq!(server.metric("rtpbridge_endpoints_active"), 0.0);
+        drop(calls);
+        eventually("the descriptors are as before", 3 * SOON, || {
+            (descriptors(pids) == before).then_some(())
+        });
+        resident.push(pids.map(procfs::rss_kib));
+    }
+    let total = ROUNDS * SESSIONS;
+    assert_eq!(server.metric("rtpbridge_sessions_total"), total as f64);
+    assert!(server.metric("rtpbridge_packets_routed_total") >= 2.0 * total as f64);
+    for (process, name) in ["control", "dataplane"].iter().enumerate() {
+        let (second, last) = (resident[1][process], resident[ROUNDS - 1][process]);
+        assert!(
+            last as f64 <= second as f64 * 1.05,
+            "{name} grew from {second} to {last} KiB: {resident:?}"
+        );
+    }
+    // Every port can be had again.
+    let mut client = set_up(&server).client;
+    client.expect_no_event("session.lost", Duration::from_millis(10));
+}
+
+fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
