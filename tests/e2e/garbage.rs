@@ -195,7 +195,7 @@ fn in_descriptions() {
 
 #[test]
 fn on_the_media_ports() {
-    let mut bystander = Bystander::start();
+    let bystander = Bystander::start();
     let mut dice = StdRng::seed_from_u64(4);
     let (mut client, _) = bystander.server.session();
     let mut target = Party::join(&mut client);

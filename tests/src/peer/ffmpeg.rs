@@ -4,9 +4,8 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread;
 use std::time::Duration;
-
-use nix::sys::signal::Signal;
 
 use super::party::socket_pair;
 use super::sdp::Offer;
@@ -114,8 +113,10 @@ impl Recorder {
             // 200 polls without growth are two seconds.
             (size >= expected || still > 200).then_some(())
         });
-        self.process.signal(Signal::SIGINT);
-        self.process.wait(Duration::from_secs(10));
+        // Anything too much would come now. ffmpeg flushes each packet; asked to end, it would first
+        // wait for its socket.
+        thread::sleep(Duration::from_millis(200));
+        self.process.kill();
         fs::read(&self.output).unwrap_or_default()
     }
 }
