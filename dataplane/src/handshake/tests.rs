@@ -328,6 +328,36 @@ fn extensions_offset(hello: &[u8]) -> usize {
     methods + 1 + usize::from(hello[methods])
 }
 
+/// The crate puts fragments together by recursion, one level each.
+#[test]
+fn a_message_in_ever_more_fragments_is_given_up_before_the_stack_is() {
+    let service = start();
+    let mut party = Party::new(&service, DtlsRole::Passive, service.fingerprint());
+    let fragments = 200_000u32;
+    let mut number = 0u32;
+    let deadline = Instant::now() + DEADLINE;
+    while number < fragments {
+        assert!(Instant::now() < deadline, "each is looked at briefly");
+        let mut datagram = Vec::new();
+        for _ in 0..50 {
+            datagram.extend_from_slice(&[22, 0xfe, 0xfd, 0, 0, 0, 0]);
+            datagram.extend_from_slice(&number.to_be_bytes());
+            datagram.extend_from_slice(&[0, 13, 1]);
+            datagram.extend_from_slice(&fragments.to_be_bytes()[1..]);
+            datagram.extend_from_slice(&[0, 0]);
+            datagram.extend_from_slice(&number.to_be_bytes()[1..]);
+            datagram.extend_from_slice(&[0, 0, 1, 7]);
+            number += 1;
+        }
+        while !party.association.push(&datagram) {
+            party.poll();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    assert!(party.keys.is_none());
+    Pair::connected();
+}
+
 #[test]
 fn ended_associations_leave_no_task_behind() {
     let mut pair = Pair::connected();
