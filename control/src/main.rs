@@ -1,1 +1,128 @@
-fn main() {}
+//! `rtpbridge-control`: talks to clients. Checks its configuration before anything starts (exit
+//! code 2), takes its sockets, confines itself, and only then starts threads.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use rtpbridge_control::app::Startup;
+use rtpbridge_control::listeners::Listeners;
+use rtpbridge_control::{confine, serve};
+use rtpbridge_shared::config::{ConfigArgs, Limit, Loaded, Scope, Sources};
+use rtpbridge_shared::logging::{self, LogHandle};
+use rtpbridge_shared::runtime_dir;
+use tracing::{error, info, warn};
+
+/// WebRTC/RTP media bridge: the process that clients connect to
+#[derive(Parser)]
+#[command(name = "rtpbridge-control", version)]
+struct Cli {
+    #[command(flatten)]
+    config: ConfigArgs,
+}
+
+const FAILED: u8 = 1;
+const BAD_CONFIG: u8 = 2;
+const MAX_THREADS: usize = 4;
+/// Descriptors beside those of client connections.
+const OTHER_DESCRIPTORS: u64 = 600;
+
+fn main() -> ExitCode {
+    let args = Cli::parse().config;
+    let loaded = match Sources::of_process(args.clone()).load(Scope::Control) {
+        Ok(loaded) => loaded,
+        Err(faults) => {
+            let _ = writeln!(std::io::stderr(), "{faults}");
+            return ExitCode::from(BAD_CONFIG);
+        }
+    };
+    if args.print_config {
+        let printed = std::io::stdout().write_all(loaded.to_toml().as_bytes());
+        return ExitCode::from(if printed.is_ok() { 0 } else { FAILED });
+    }
+    let log = match logging::init(loaded.config.log_level, loaded.config.log_format) {
+        Ok(log) => log,
+        Err(problem) => {
+            let _ = writeln!(std::io::stderr(), "cannot start logging: {problem}");
+            return ExitCode::from(FAILED);
+        }
+    };
+    for warning in &loaded.warnings {
+        warn!("{warning}");
+    }
+    match start(&args, loaded, log) {
+        Ok(code) => ExitCode::from(code),
+        Err(problem) => {
+            error!("{problem}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn start(
+    args: &ConfigArgs,
+    loaded: Loaded,
+    log: LogHandle,
+) -> Result<u8, Box<dyn std::error::Error>> {
+    let config = loaded.config;
+    runtime_dir::create_private(&config.runtime_dir)?;
+    runtime_dir::create_private(&config.cache_dir)?;
+    confine::prepare_directory(&config.recording_dir);
+    raise_descriptor_limit(config.max_connections);
+    let token = config.auth_token_file.as_deref().map(read_token);
+    let token = token.transpose()?;
+    let listeners = Listeners::obtain(&config)?;
+    let sandbox = confine::confine(&config, !args.no_sandbox);
+    for (name, state) in &sandbox {
+        info!(protection = name, state, "sandbox");
+    }
+    let startup = Startup {
+        bound: listeners.bound(),
+        takes_over: listeners.heir.is_some(),
+        settings: loaded.settings,
+        log: Some(log),
+        token,
+        sandbox,
+        config,
+    };
+    let threads = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(threads.min(MAX_THREADS))
+        .max_blocking_threads(32)
+        .thread_name("control")
+        .enable_all()
+        .build()?;
+    let code = runtime.block_on(serve::run(startup, listeners))?;
+    // Nothing that still runs has anything left to lose.
+    runtime.shutdown_background();
+    Ok(code)
+}
+
+fn read_token(path: &Path) -> Result<String, std::io::Error> {
+    let text = std::fs::read_to_string(path)?;
+    let token = text.trim();
+    if token.is_empty() {
+        let problem = format!("auth_token_file {} is empty", path.display());
+        return Err(std::io::Error::other(problem));
+    }
+    Ok(token.to_owned())
+}
+
+fn raise_descriptor_limit(connections: Limit) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let limit = match setrlimit(Resource::RLIMIT_NOFILE, hard, hard) {
+        Ok(()) => hard,
+        Err(_) => soft,
+    };
+    let needed = u64::from(connections.setting()) + OTHER_DESCRIPTORS;
+    if limit < needed {
+        warn!(
+            limit,
+            needed, "max_connections does not fit into the descriptor limit"
+        );
+    }
+}
