@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use tokio::sync::{mpsc, watch};
 
 use super::HandshakeOutput;
@@ -20,6 +21,8 @@ const OUTCOME_PLACES: usize = 2;
 
 /// A worker's end.
 pub(crate) struct Association {
+    /// Starts the handshake; gone once that was done.
+    starter: Option<Starter>,
     inbound: mpsc::Sender<Vec<u8>>,
     outbound: mpsc::Receiver<Vec<u8>>,
     outcomes: mpsc::Receiver<HandshakeOutput>,
@@ -45,9 +48,22 @@ pub(super) struct Outbox {
 /// Turns true when the worker wants an end, or is gone.
 pub(super) struct CloseRequest(watch::Receiver<bool>);
 
+/// Runs a task for a link, with the role and the peer's fingerprint.
+type Starter = Box<dyn FnOnce(DtlsRole, Fingerprint) + Send>;
+
 struct Bell {
     rung: AtomicBool,
     wake: Mutex<Wake>,
+}
+
+/// An association that is not started, and what the task that `start` sets going needs.
+pub(super) fn waiting(
+    wake: Wake,
+    start: impl FnOnce(Link, DtlsRole, Fingerprint) + Send + 'static,
+) -> Association {
+    let (mut association, link) = pair(wake);
+    association.starter = Some(Box::new(move |role, peer| start(link, role, peer)));
+    association
 }
 
 pub(super) fn pair(wake: Wake) -> (Association, Link) {
@@ -69,6 +85,7 @@ pub(super) fn pair(wake: Wake) -> (Association, Link) {
         close: CloseRequest(close_end),
     };
     let association = Association {
+        starter: None,
         inbound,
         outbound,
         outcomes,
@@ -79,6 +96,16 @@ pub(super) fn pair(wake: Wake) -> (Association, Link) {
 }
 
 impl Association {
+    /// Starts the handshake with the peer whose description announced `peer`. As
+    /// [`DtlsRole::Active`] we send a ClientHello at once, so there should be an address to send
+    /// to; as [`DtlsRole::Passive`] we wait for one as long as need be. Only the first call counts:
+    /// the role is settled for the association's life (RFC 8842 section 5.5).
+    pub(crate) fn start(&mut self, role: DtlsRole, peer: Fingerprint) {
+        if let Some(starter) = self.starter.take() {
+            starter(role, peer);
+        }
+    }
+
     /// Hands over a DTLS datagram from an ICE-validated address. `false`: it was dropped because
     /// too many wait, or because the association has ended.
     pub(crate) fn push(&self, datagram: &[u8]) -> bool {
@@ -95,8 +122,10 @@ impl Association {
         })
     }
 
-    /// Asks for the goodbye to the peer; `Closed` follows within a second.
-    pub(crate) fn close(&self) {
+    /// Asks for the goodbye to the peer; `Closed` follows within a second, unless the association
+    /// was never started or has failed.
+    pub(crate) fn close(&mut self) {
+        self.starter = None;
         self.close.send_replace(true);
     }
 
@@ -153,6 +182,8 @@ impl Bell {
 mod tests {
     use std::sync::atomic::AtomicUsize;
 
+    use rtpbridge_core::sdp::FingerprintHash;
+
     use super::*;
 
     fn counted() -> (Wake, Arc<AtomicUsize>) {
@@ -198,6 +229,26 @@ mod tests {
             Some(HandshakeOutput::Transmit(_))
         ));
         assert!(matches!(association.poll(), Some(HandshakeOutput::Closed)));
+    }
+
+    #[test]
+    fn what_arrives_before_the_start_is_there_for_it() {
+        let (wake, _) = counted();
+        let (hand_over, started) = std::sync::mpsc::channel();
+        let mut association = waiting(wake, move |link, role, _| {
+            hand_over.send((link, role)).expect("received below");
+        });
+        assert!(association.push(b"early"));
+        let peer = Fingerprint {
+            hash: FingerprintHash::Sha256,
+            digest: vec![0; 32],
+        };
+        association.start(DtlsRole::Passive, peer.clone());
+        association.start(DtlsRole::Active, peer);
+        let (mut link, role) = started.try_recv().expect("started");
+        assert_eq!(role, DtlsRole::Passive);
+        assert!(started.try_recv().is_err(), "only once");
+        assert_eq!(link.inbound.try_recv().expect("kept"), b"early");
     }
 
     #[test]

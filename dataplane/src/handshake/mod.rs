@@ -2,8 +2,9 @@
 //! peer's goodbye. Runs on one thread of its own, beside the workers; the records are those of the
 //! `dtls` crate behind the guards that `guard` and `dtls` describe.
 //!
-//! A worker opens an [`Association`] per WebRTC endpoint, pushes in the DTLS datagrams that came
-//! from ICE-validated addresses, and polls what is to be sent and what happened. No socket is
+//! A worker opens an [`Association`] per WebRTC endpoint, starts it when the peer's description is
+//! known, pushes in the DTLS datagrams that came from ICE-validated addresses, and polls what is to
+//! be sent and what happened. No socket is
 //! touched here, and no media packet comes this way.
 //!
 //! Ends: [`Association::close`] says goodbye to the peer and then yields `Closed`; dropping an
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::{fmt, io};
 
-use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
+use rtpbridge_core::sdp::Fingerprint;
 use rtpbridge_core::srtp::MasterKey;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
@@ -124,15 +125,15 @@ impl HandshakeService {
         self.certificate.fingerprint()
     }
 
-    /// Starts an association in `role` with the peer whose description announced `peer`. As
-    /// [`DtlsRole::Active`] it sends its ClientHello at once, so there should be an address to send
-    /// to; as [`DtlsRole::Passive`] it waits as long as need be. `wake` is called, from the
-    /// service's thread, when there is something to poll.
-    pub(crate) fn open(&self, role: DtlsRole, peer: Fingerprint, wake: Wake) -> Association {
-        let (association, link) = association::pair(wake);
+    /// An association for one WebRTC endpoint, to be [started](Association::start) once the peer's
+    /// description is known; until then it keeps the peer's first datagrams. `wake` is called from
+    /// the service's thread when there is something to poll.
+    pub(crate) fn open(&self, wake: Wake) -> Association {
+        let runtime = self.runtime.clone();
         let certificate = Arc::clone(&self.certificate);
-        self.runtime.spawn(dtls::run(link, role, peer, certificate));
-        association
+        association::waiting(wake, move |link, role, peer| {
+            runtime.spawn(dtls::run(link, role, peer, certificate));
+        })
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rtpbridge_core::sdp::FingerprintHash;
+use rtpbridge_core::sdp::{DtlsRole, FingerprintHash};
 use rtpbridge_core::srtp::{Protector, SrtpSuite, Unprotector};
 use rtpbridge_core::time;
 use tokio::sync::{Mutex, mpsc};
@@ -34,8 +34,10 @@ struct Party {
 
 impl Party {
     fn new(service: &HandshakeService, role: DtlsRole, peer: &Fingerprint) -> Self {
+        let mut association = service.open(no_wake());
+        association.start(role, peer.clone());
         Self {
-            association: service.open(role, peer.clone(), no_wake()),
+            association,
             keys: None,
             failure: None,
             closed: false,
@@ -373,7 +375,8 @@ fn ended_associations_leave_no_task_behind() {
     let [service, _] = &pair.services;
     for role in [DtlsRole::Active, DtlsRole::Passive] {
         for _ in 0..20 {
-            let association = service.open(role, service.fingerprint().clone(), no_wake());
+            let mut association = service.open(no_wake());
+            association.start(role, service.fingerprint().clone());
             association.push(b"\x16 not a handshake");
             drop(association);
         }
