@@ -1,0 +1,5 @@
+//! The dataplane program as control sees it: a real process, its Unix socket, real UDP sockets.
+
+mod harness;
+mod link;
+mod stopping;
