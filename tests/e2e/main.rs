@@ -10,6 +10,8 @@ mod http;
 mod ipc;
 mod learning;
 mod messages;
+mod recording;
+mod recording_files;
 mod routing;
 mod rtcp;
 mod sdp;

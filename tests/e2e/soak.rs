@@ -1,12 +1,13 @@
 //! What only shows after a while: leaks.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::unistd::Pid;
 use rtpbridge_tests::harness::procfs;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
-use rtpbridge_tests::harness::{Client, Server};
+use rtpbridge_tests::harness::{Client, Server, tool};
 use rtpbridge_tests::peer::Party;
+use rtpbridge_tests::peer::capture::Capture;
 use serde_json::json;
 
 const SESSIONS: usize = 1000;
@@ -99,4 +100,58 @@ fn raise_descriptor_limit() {
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+}
+
+/// The bounds of what a crash may cost a recording, and what the test adds for being scheduled late.
+const LOST_BYTES_MAX: usize = 8 * 1024;
+const LOST_TIME_MAX: Duration = Duration::from_millis(200);
+const SCHEDULING: Duration = Duration::from_millis(100);
+const CRASHES: usize = 50;
+
+#[test]
+fn fifty_crashes_leave_fifty_readable_recordings() {
+    let mut server = Server::start();
+    for crash in 0..CRASHES {
+        let (mut client, _) = server.session();
+        let mut parties = [Party::join(&mut client), Party::join(&mut client)];
+        let path = server.recording_path(&format!("{crash}.pcap"));
+        client.call("recording.start", json!({"file_path": path}));
+        let until = Instant::now() + Duration::from_millis(rand::random_range(50..700));
+        let mut sent: Vec<(Instant, Vec<u8>)> = Vec::new();
+        while Instant::now() < until {
+            for party in &mut parties {
+                let payload = party.distinct_frame();
+                let packet = party.send(&payload);
+                sent.push((Instant::now(), packet.write()));
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let killed = Instant::now();
+        server.dataplane().kill();
+        let capture = Capture::read(&path);
+        tool::run("capinfos", &[&path]);
+        let kept: Vec<Vec<u8>> = capture
+            .rtp()
+            .map(|(frame, _)| frame.payload.clone())
+            .collect();
+        let expected: Vec<Vec<u8>> = sent.iter().map(|(_, packet)| packet.clone()).collect();
+        assert_eq!(kept, expected[..kept.len()], "crash {crash}");
+        let lost = &sent[kept.len()..];
+        let record_bytes = 16 + 42 + 172;
+        assert!(
+            lost.len() * record_bytes <= LOST_BYTES_MAX + record_bytes,
+            "crash {crash}: {}",
+            lost.len()
+        );
+        if let Some((at, _)) = lost.first() {
+            let age = killed.duration_since(*at);
+            assert!(
+                age <= LOST_TIME_MAX + SCHEDULING,
+                "crash {crash}: {age:?} lost"
+            );
+        }
+        client.expect_event("session.lost");
+        server.start_dataplane();
+        server.wait_healthy();
+    }
 }
