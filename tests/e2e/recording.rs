@@ -322,7 +322,7 @@ fn sensitive_digits_are_left_out() {
         &mut client,
         json!({"file_path": path, "record_outbound": true}),
     );
-    let mut press = |client: &mut Client, alice: &mut Party, enabled: bool| {
+    let press = |client: &mut Client, alice: &mut Party, enabled: bool| {
         client.call(
             "endpoint.dtmf.set_sensitive",
             json!({"endpoint_id": alice.endpoint, "enabled": enabled}),

@@ -4,6 +4,7 @@
 //! spoken with the shared crate's framing. A harness that cannot go on panics: that is its verdict.
 #![allow(clippy::unwrap_used)]
 
+pub mod fuzz;
 pub mod harness;
 pub mod netem;
 pub mod peer;
