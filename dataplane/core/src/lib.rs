@@ -1,9 +1,12 @@
 //! The media engine of rtpbridge, without IO.
 
 pub mod codec;
+pub mod dtmf;
+mod endpoint;
 pub mod entropy;
 pub mod ice;
 pub mod playback;
+pub mod rtp;
 pub mod sdp;
 pub mod session;
 pub mod srtp;

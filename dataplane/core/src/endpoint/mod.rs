@@ -1,0 +1,3 @@
+//! Endpoints of a session.
+
+mod latching;
