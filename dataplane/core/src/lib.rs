@@ -6,6 +6,7 @@ mod endpoint;
 pub mod entropy;
 pub mod ice;
 pub mod playback;
+pub mod rtcp;
 pub mod rtp;
 pub mod sdp;
 pub mod session;
