@@ -18,11 +18,11 @@ use rtpbridge_shared::vocab::RtpLearning;
 use crate::time::Instant;
 
 /// How long after the first believed packet, a reinvite or a rekey the address may change.
-pub const WINDOW: Duration = Duration::from_secs(5);
+pub(super) const WINDOW: Duration = Duration::from_secs(5);
 /// Silence of the believed address after which its stream may go on from another one.
-pub const REBINDING_SILENCE: Duration = Duration::from_secs(2);
+pub(super) const REBINDING_SILENCE: Duration = Duration::from_secs(2);
 /// A packet from the signalled host keeps all others from being believed for this long.
-pub const SIGNALLED_HOST_GUARD: Duration = Duration::from_millis(500);
+pub(super) const SIGNALLED_HOST_GUARD: Duration = Duration::from_millis(500);
 
 const RUN_FROM_SIGNALLED_HOST: u8 = 3;
 const RUN_FROM_ELSEWHERE: u8 = 5;
@@ -31,7 +31,7 @@ const CANDIDATES: usize = 8;
 
 /// How a source relates to the SDP; less is better.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub enum Rank {
+pub(super) enum Rank {
     /// (a) its address and port.
     Signalled,
     /// (b) its address, another port.
@@ -42,22 +42,22 @@ pub enum Rank {
 
 /// A valid packet, as far as believing it is concerned.
 #[derive(Clone, Copy, Debug)]
-pub struct Evidence {
+pub(super) struct Evidence {
     /// Where it came from.
-    pub source: SocketAddr,
+    pub(super) source: SocketAddr,
     /// Its SSRC.
-    pub ssrc: u32,
+    pub(super) ssrc: u32,
     /// Its sequence number.
-    pub sequence: u16,
+    pub(super) sequence: u16,
     /// It was protected by a key that only the party has.
-    pub is_authenticated: bool,
+    pub(super) is_authenticated: bool,
     /// It is newer in the sequence of the SSRC that is being received.
-    pub continues: bool,
+    pub(super) continues: bool,
 }
 
 /// What to do with the packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Verdict {
+pub(super) enum Verdict {
     /// Route it.
     Believed,
     /// Drop it.
@@ -66,7 +66,7 @@ pub enum Verdict {
 
 /// Learning of one endpoint's address.
 #[derive(Clone, Debug)]
-pub struct Latch {
+pub(super) struct Latch {
     learning: RtpLearning,
     signalled: Option<SocketAddr>,
     believed: Option<Believed>,
@@ -96,7 +96,7 @@ struct Candidate {
 
 impl Latch {
     /// Nobody is believed yet. `signalled` is the SDP's RTP address, none on hold.
-    pub fn new(learning: RtpLearning, signalled: Option<SocketAddr>) -> Self {
+    pub(super) fn new(learning: RtpLearning, signalled: Option<SocketAddr>) -> Self {
         Self {
             learning,
             signalled,
@@ -108,18 +108,18 @@ impl Latch {
     }
 
     /// The source that is believed.
-    pub fn believed(&self) -> Option<SocketAddr> {
+    pub(super) fn believed(&self) -> Option<SocketAddr> {
         self.believed.map(|believed| believed.source)
     }
 
     /// The SDP's RTP address.
-    pub fn signalled(&self) -> Option<SocketAddr> {
+    pub(super) fn signalled(&self) -> Option<SocketAddr> {
         self.signalled
     }
 
     /// A further description of the party, or a new key: the window opens again. An address that
     /// changed counts at once; one that did not keeps what was learned.
-    pub fn reopen(&mut self, signalled: Option<SocketAddr>, now: Instant) {
+    pub(super) fn reopen(&mut self, signalled: Option<SocketAddr>, now: Instant) {
         for candidates in &mut self.candidates {
             candidates.clear();
         }
@@ -135,7 +135,7 @@ impl Latch {
     }
 
     /// Whether the host of `source` is the party's, for packets that carry no sequence (RTCP).
-    pub fn is_party_host(&self, source: SocketAddr) -> bool {
+    pub(super) fn is_party_host(&self, source: SocketAddr) -> bool {
         let host_of = |address: Option<SocketAddr>| address.map(|address| address.ip());
         match self.believed() {
             Some(believed) => believed.ip() == source.ip(),
@@ -144,7 +144,7 @@ impl Latch {
     }
 
     /// Judges a valid packet.
-    pub fn judge(&mut self, evidence: &Evidence, now: Instant) -> Verdict {
+    pub(super) fn judge(&mut self, evidence: &Evidence, now: Instant) -> Verdict {
         let rank = self.rank_of(evidence.source);
         if let Some(believed) = &mut self.believed
             && believed.source == evidence.source

@@ -1,3 +1,230 @@
-//! Endpoints of a session.
+//! Endpoints of a session. The only place that matches on their kind: a new kind is a new file, one
+//! variant of [`Kind`] and one arm in each match here.
 
 mod latching;
+mod leg;
+mod rtp;
+
+use rtpbridge_shared::id::EndpointId;
+use rtpbridge_shared::ipc::RequestError;
+use rtpbridge_shared::ipc::session::EndpointDetails;
+use rtpbridge_shared::ipc::stats::StatsRow;
+use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType};
+
+pub(crate) use self::leg::{Content, Inbound, MediaLeg, Path, Sinks};
+pub(crate) use self::rtp::negotiation::{Birth, wrong_kind};
+pub(crate) use self::rtp::{
+    Heard, OfferPlan, RtpEndpoint, TimedOut, prepare_answer, prepare_offer,
+};
+use crate::dtmf::sender::QueuedDigit;
+use crate::entropy::Entropy;
+use crate::session::{Channel, EndpointKey, EndpointSockets, EndpointView, PacketBuffer};
+use crate::time::{Instant, Moment};
+
+/// One endpoint with everything that moves when it is transferred.
+pub(crate) struct Endpoint {
+    id: EndpointId,
+    direction_override: Option<Direction>,
+    kind: Kind,
+}
+
+enum Kind {
+    Rtp(Box<RtpEndpoint>),
+}
+
+impl Endpoint {
+    pub(crate) fn rtp(id: EndpointId, endpoint: RtpEndpoint) -> Self {
+        Self {
+            id,
+            direction_override: None,
+            kind: Kind::Rtp(Box::new(endpoint)),
+        }
+    }
+
+    pub(crate) fn id(&self) -> EndpointId {
+        self.id
+    }
+
+    pub(crate) fn endpoint_type(&self) -> EndpointType {
+        match &self.kind {
+            Kind::Rtp(_) => EndpointType::Rtp,
+        }
+    }
+
+    pub(crate) fn state(&self) -> EndpointState {
+        match &self.kind {
+            Kind::Rtp(rtp) => rtp.state(),
+        }
+    }
+
+    /// The direction in force.
+    pub(crate) fn direction(&self) -> Direction {
+        let negotiated = match &self.kind {
+            Kind::Rtp(rtp) => rtp.negotiated_direction(),
+        };
+        self.direction_override.unwrap_or(negotiated)
+    }
+
+    pub(crate) fn override_direction(&mut self, direction: Option<Direction>) {
+        self.direction_override = direction;
+    }
+
+    pub(crate) fn sockets(&self) -> Option<EndpointSockets> {
+        match &self.kind {
+            Kind::Rtp(rtp) => Some(rtp.sockets()),
+        }
+    }
+
+    /// Whether the endpoint counts as activity of its session by itself.
+    pub(crate) fn is_playing(&self) -> bool {
+        self.state() == EndpointState::Playing
+    }
+
+    pub(crate) fn view(&self, key: EndpointKey) -> EndpointView {
+        let is_live = matches!(
+            self.state(),
+            EndpointState::Connected | EndpointState::Playing
+        );
+        let direction = self.direction();
+        EndpointView {
+            key,
+            is_bridge: self.endpoint_type() == EndpointType::Bridge,
+            sends: is_live && direction.party_sends(),
+            receives: is_live && direction.party_receives(),
+            incoming: self.incoming_codec(),
+            outgoing: self.sending_codec(),
+        }
+    }
+
+    pub(crate) fn sending_codec(&self) -> Option<Codec> {
+        self.leg().and_then(MediaLeg::sending_codec)
+    }
+
+    pub(crate) fn incoming_codec(&self) -> Option<Codec> {
+        self.leg().and_then(MediaLeg::incoming_codec)
+    }
+
+    pub(crate) fn details(&self) -> EndpointDetails {
+        let remote = match &self.kind {
+            Kind::Rtp(rtp) => rtp.remote_address(),
+        };
+        EndpointDetails {
+            endpoint: self.id,
+            endpoint_type: self.endpoint_type(),
+            direction: self.direction(),
+            state: self.state(),
+            codec: self.sending_codec(),
+            local_rtp_addr: self.sockets().map(|sockets| sockets.media.local),
+            remote_rtp_addr: remote,
+            shared_playback_id: None,
+            pending_fetch: None,
+            cache_file: None,
+        }
+    }
+
+    pub(crate) fn stats_row(&self, now: Instant) -> StatsRow {
+        let leg = match &self.kind {
+            Kind::Rtp(rtp) => &rtp.leg,
+        };
+        let round_trip = leg.control.round_trip();
+        StatsRow {
+            endpoint_id: self.id,
+            inbound: leg.inbound_stats(now),
+            outbound: leg.outbound_stats(),
+            rtt_ms: round_trip.map(|time| time.as_secs_f64() * 1000.0),
+            codec: self
+                .sending_codec()
+                .map_or(String::new(), |codec| codec.as_str().to_owned()),
+            state: self.state(),
+        }
+    }
+
+    pub(crate) fn handle_packet(
+        &mut self,
+        arrival: Moment,
+        channel: Channel,
+        source: std::net::SocketAddr,
+        buffer: &mut PacketBuffer,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => rtp.handle_packet(arrival, channel, source, buffer, sinks),
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        match &self.kind {
+            Kind::Rtp(rtp) => rtp.next_timeout(),
+        }
+    }
+
+    pub(crate) fn handle_timeout(
+        &mut self,
+        entropy: &mut dyn Entropy,
+        now: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> TimedOut {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
+        }
+    }
+
+    pub(crate) fn on_removed(&mut self, now: Moment, sinks: &mut Sinks<'_>) {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => rtp.on_removed(now, sinks),
+        }
+    }
+
+    /// Where its party is sent media now; none is nowhere.
+    pub(crate) fn media_path(&self) -> Option<Path> {
+        match &self.kind {
+            Kind::Rtp(rtp) => rtp.media_path(),
+        }
+    }
+
+    /// The media half of a network endpoint.
+    pub(crate) fn leg(&self) -> Option<&MediaLeg> {
+        match &self.kind {
+            Kind::Rtp(rtp) => Some(&rtp.leg),
+        }
+    }
+
+    /// The media half of a network endpoint.
+    pub(crate) fn leg_mut(&mut self) -> Option<&mut MediaLeg> {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => Some(&mut rtp.leg),
+        }
+    }
+
+    /// The plain RTP endpoint that it is.
+    ///
+    /// # Errors
+    /// It is of another kind.
+    pub(crate) fn as_rtp(&mut self) -> Result<&mut RtpEndpoint, RequestError> {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => Ok(rtp),
+        }
+    }
+
+    /// Queues a digit for the party.
+    ///
+    /// # Errors
+    /// It cannot be sent digits, or too many wait.
+    pub(crate) fn queue_digit(&mut self, digit: QueuedDigit) -> Result<(), RequestError> {
+        let (direction, actual) = (self.direction(), self.endpoint_type());
+        let refused = |text: String| Err(RequestError::Endpoint(text));
+        let Some(leg) = self.leg_mut() else {
+            return Err(RequestError::WrongEndpointType { actual });
+        };
+        if !leg.takes_events() {
+            return refused("telephone-event was not negotiated".into());
+        }
+        if !direction.party_receives() {
+            return refused(format!(
+                "the party of a {direction} endpoint is sent nothing"
+            ));
+        }
+        leg.queue_digit(digit)
+            .or_else(|_| refused("32 digits are waiting already".into()))
+    }
+}

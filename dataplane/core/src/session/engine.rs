@@ -1,55 +1,46 @@
-//! The session: owns its parts and calls them in order.
+//! The session itself: owns its parts and calls them in order. Commands are in files of their own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rtpbridge_shared::id::{EndpointId, RecordingId, SessionId};
-use rtpbridge_shared::ipc::RequestError;
-use rtpbridge_shared::ipc::dtmf::{DtmfInject, DtmfSetSensitive};
-use rtpbridge_shared::ipc::endpoint::{
-    AcceptAnswer, CreateFromOffer, CreateOffer, IceRestarted, RemoteOffer, UpdateDirection,
+use rtpbridge_shared::id::{EndpointId, SessionId};
+use rtpbridge_shared::ipc::session::{
+    Attached, SessionCounts, SessionDetails, SessionEndReason, SessionSnapshot,
 };
-use rtpbridge_shared::ipc::recording::{RecordingStart, RecordingSummary};
-use rtpbridge_shared::ipc::session::{Attached, SessionCounts, SessionDetails, SessionSnapshot};
-use rtpbridge_shared::ipc::stats::{StatsRow, StatsSubscribe};
+use rtpbridge_shared::ipc::{Event, RequestError};
 
 use super::config::EngineConfig;
-use super::input::{Channel, EndpointKey, EndpointSockets, PacketBuffer, RecordingKey, SocketNeed};
+use super::endpoints::Endpoints;
+use super::events::EventLog;
+use super::input::{Channel, EndpointKey, EndpointSockets, PacketBuffer};
+use super::liveness::{Expiry, Liveness};
 use super::output::{EndedRecording, Outbox};
+use super::plan::RoutePlan;
+use super::stats::Subscription;
+use super::taps::Recordings;
+use crate::dtmf::receiver::FinishedEvent;
+use crate::endpoint::{Endpoint, Sinks};
 use crate::entropy::Entropy;
 use crate::time::{Instant, Moment};
 
 /// One call. See the module's comment for how it is driven.
+///
+/// Events that a command causes are given to the outbox before the command's method returns; the
+/// shell sends the answer first.
 pub struct Session {
-    id: SessionId,
+    pub(super) id: SessionId,
     created_at_ms: u64,
-    config: Arc<EngineConfig>,
-    entropy: Box<dyn Entropy + Send>,
-}
-
-/// An endpoint whose description was checked; it exists once it is given its sockets.
-#[derive(Debug)]
-pub struct PreparedEndpoint {
-    need: SocketNeed,
-}
-
-/// A new endpoint.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Created {
-    /// For [`Session::handle_packet`].
-    pub key: EndpointKey,
-    /// Our description, offer or answer.
-    pub sdp: String,
-}
-
-/// What a removed endpoint leaves behind.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Removed {
-    /// To be closed; its BYE went out before this was returned.
-    pub sockets: Option<EndpointSockets>,
-    /// Its single-leg recordings, to be flushed and closed, then told to
-    /// [`Session::recording_stopped`].
-    pub recordings: Vec<EndedRecording>,
+    pub(super) config: Arc<EngineConfig>,
+    pub(super) entropy: Box<dyn Entropy + Send>,
+    pub(super) endpoints: Endpoints,
+    /// Detached, and not yet known to have arrived elsewhere: they still count.
+    pub(super) departing: Vec<EndpointId>,
+    pub(super) plan: RoutePlan,
+    pub(super) events: EventLog,
+    pub(super) recordings: Recordings,
+    pub(super) subscription: Option<Subscription>,
+    pub(super) liveness: Liveness,
+    deadline: Option<Instant>,
 }
 
 /// What an ended session leaves behind.
@@ -62,36 +53,6 @@ pub struct Closed {
     pub recordings: Vec<EndedRecording>,
 }
 
-/// An endpoint on its way to another session, with all its state.
-pub struct DetachedEndpoint {
-    id: EndpointId,
-}
-
-impl PreparedEndpoint {
-    /// What to bind.
-    pub fn need(&self) -> SocketNeed {
-        self.need
-    }
-}
-
-impl DetachedEndpoint {
-    /// Which endpoint.
-    pub fn id(&self) -> EndpointId {
-        self.id
-    }
-
-    /// Its sockets, whose place in an event loop the shell has to move along. None only for kinds
-    /// that have none.
-    pub fn sockets(&self) -> Option<EndpointSockets> {
-        None
-    }
-}
-
-fn unbuilt<T>() -> Result<T, RequestError> {
-    Err(RequestError::Internal("not built".into()))
-}
-
-/// Life of the session.
 impl Session {
     /// An empty session, attached to the client that made it. `created_at_ms` (Unix epoch) is
     /// reported back.
@@ -102,13 +63,24 @@ impl Session {
         entropy: Box<dyn Entropy + Send>,
         now: Instant,
     ) -> Self {
-        let _ = now;
-        Self {
+        let events = EventLog::new(config.held_events);
+        let liveness = Liveness::new(&config, now);
+        let mut session = Self {
             id,
             created_at_ms,
             config,
             entropy,
-        }
+            endpoints: Endpoints::default(),
+            departing: Vec::new(),
+            plan: RoutePlan::default(),
+            events,
+            recordings: Recordings::default(),
+            subscription: None,
+            liveness,
+            deadline: None,
+        };
+        session.reschedule();
+        session
     }
 
     /// Its id.
@@ -119,18 +91,46 @@ impl Session {
     /// Removes all endpoints, saying BYE, and ends all recordings. The session takes packets and
     /// commands no more, but [`recording_stopped`](Self::recording_stopped).
     pub fn close(&mut self, now: Moment, out: &mut dyn Outbox) -> Closed {
-        let _ = (now, out);
-        Closed::default()
+        let mut closed = Closed::default();
+        for key in self.endpoints.keys().to_vec() {
+            let Some(mut endpoint) = self.endpoints.remove(key) else {
+                continue;
+            };
+            let recordings = &mut self.recordings;
+            endpoint.on_removed(now, &mut Sinks { recordings, out });
+            closed.sockets.extend(endpoint.sockets());
+        }
+        self.plan = RoutePlan::default();
+        self.subscription = None;
+        closed.recordings = self.recordings.stop_all();
+        self.liveness.on_closed();
+        self.reschedule();
+        closed
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) is due; may change with every other call. Cheap.
     pub fn next_timeout(&self) -> Option<Instant> {
-        None
+        self.deadline
     }
 
     /// Does what is due. Calling it early does nothing; late is late.
     pub fn handle_timeout(&mut self, now: Moment, out: &mut dyn Outbox) {
-        let _ = (now, out);
+        if self.deadline.is_none_or(|due| now.at < due) {
+            return;
+        }
+        for index in 0..self.endpoints.len() {
+            if let Some(key) = self.endpoints.keys().get(index).copied() {
+                self.handle_endpoint_timeout(key, now, out);
+            }
+        }
+        self.report_stats(now, out);
+        if self.endpoints.iter().any(|(_, e)| e.is_playing()) {
+            self.liveness.on_activity(now.at);
+        }
+        if let Some(expiry) = self.liveness.handle_timeout(now.at) {
+            self.expire(expiry, out);
+        }
+        self.reschedule();
     }
 
     /// A datagram came in for an endpoint. `arrival.wall` is the kernel's time stamp where there is
@@ -144,33 +144,61 @@ impl Session {
         buffer: &mut PacketBuffer,
         out: &mut dyn Outbox,
     ) {
-        let _ = (arrival, endpoint, channel, source, buffer, out);
+        let Some(receiver) = self.endpoints.get_mut(endpoint) else {
+            return;
+        };
+        let codec_before = receiver.incoming_codec();
+        let recordings = &mut self.recordings;
+        let mut sinks = Sinks { recordings, out };
+        let heard = receiver.handle_packet(arrival, channel, source, buffer, &mut sinks);
+        let wake_at = receiver.next_timeout();
+        let is_other_codec = receiver.incoming_codec() != codec_before;
+        let id = receiver.id();
+        if heard.is_activity {
+            self.liveness.on_activity(arrival.at);
+        }
+        if let Some((ssrc_list, reason)) = heard.goodbye {
+            let goodbye = Event::RtcpBye {
+                endpoint: id,
+                ssrc_list,
+                reason,
+            };
+            self.events.emit(goodbye, out);
+        }
+        if is_other_codec {
+            self.replan();
+        }
+        if let Some(inbound) = heard.inbound {
+            for finished in heard.finished.into_iter().flatten() {
+                self.on_event_finished(endpoint, &finished, arrival.at, out);
+            }
+            self.forward(endpoint, &inbound, buffer, arrival, out);
+        }
+        self.wake_by(wake_at);
     }
 
     /// A client holds the session from now on: events flow.
     pub fn attach(&mut self, now: Moment) -> Attached {
-        let _ = now;
-        Attached {
-            held: Vec::new(),
-            dropped: 0,
-            last_event_number: 0,
-        }
+        self.liveness.on_activity(now.at);
+        self.events.attach()
     }
 
     /// No client holds the session: critical events are held, others only counted.
-    pub fn release(&mut self) {}
+    pub fn release(&mut self) {
+        self.events.release();
+    }
 
     /// All events up to and including `event_number` are accounted for at the client.
     pub fn acknowledge(&mut self, event_number: u64) {
-        let _ = event_number;
+        self.events.acknowledge(event_number);
     }
 
     /// How much it holds.
     pub fn counts(&self) -> SessionCounts {
         SessionCounts {
             session: self.id,
-            endpoints: 0,
-            recordings: 0,
+            endpoints: self.endpoint_count() as u32,
+            recordings: self.recordings.len() as u32,
         }
     }
 
@@ -179,8 +207,8 @@ impl Session {
         SessionDetails {
             session: self.id,
             created_at_ms: self.created_at_ms,
-            endpoints: Vec::new(),
-            recordings: Vec::new(),
+            endpoints: self.endpoints.iter().map(|(_, e)| e.details()).collect(),
+            recordings: self.recordings.details(),
             vad_active: Vec::new(),
         }
     }
@@ -189,289 +217,148 @@ impl Session {
     pub fn snapshot(&self) -> SessionSnapshot {
         SessionSnapshot {
             details: self.details(),
-            last_event_number: 0,
+            last_event_number: self.events.last_number(),
         }
     }
-}
 
-/// Endpoints. Every command counts as activity of the session.
-impl Session {
-    /// First step of `endpoint.create_from_offer`: checks everything, changes nothing.
-    ///
-    /// # Errors
-    /// Whatever forbids the endpoint.
-    pub fn prepare_from_offer(
-        &self,
-        request: &CreateFromOffer,
-    ) -> Result<PreparedEndpoint, RequestError> {
-        let _ = (request, &self.config);
-        unbuilt()
+    pub(super) fn endpoint_count(&self) -> usize {
+        self.endpoints.len() + self.departing.len()
     }
 
-    /// First step of `endpoint.create_offer`: checks everything, changes nothing.
-    ///
-    /// # Errors
-    /// Whatever forbids the endpoint.
-    pub fn prepare_offer(&self, request: &CreateOffer) -> Result<PreparedEndpoint, RequestError> {
-        let _ = request;
-        unbuilt()
+    /// A command came: the session lives, unless it has ended.
+    pub(super) fn on_command(&mut self, now: Instant) -> Result<(), RequestError> {
+        self.liveness.on_activity(now);
+        if self.liveness.is_over() {
+            return Err(RequestError::SessionGone);
+        }
+        Ok(())
     }
 
-    /// Second step of both: the sockets are bound.
-    ///
-    /// # Errors
-    /// The session may have changed since; the sockets are then the shell's to close.
-    pub fn create_endpoint(
+    pub(super) fn key_of(&self, id: EndpointId) -> Result<EndpointKey, RequestError> {
+        self.endpoints
+            .find(id)
+            .ok_or(RequestError::EndpointNotFound)
+    }
+
+    /// Notes a command on this endpoint and finds it.
+    pub(super) fn command_on(
         &mut self,
-        now: Moment,
-        prepared: PreparedEndpoint,
-        sockets: EndpointSockets,
+        id: EndpointId,
+        now: Instant,
+    ) -> Result<&mut Endpoint, RequestError> {
+        self.on_command(now)?;
+        let key = self.key_of(id)?;
+        self.endpoints
+            .get_mut(key)
+            .ok_or(RequestError::EndpointNotFound)
+    }
+
+    /// Endpoints came, went or changed: routes and deadlines follow.
+    pub(super) fn on_endpoints_changed(&mut self, now: Instant) {
+        let are_none = self.endpoint_count() == 0;
+        self.liveness.on_endpoints(are_none, now);
+        self.replan();
+        self.reschedule();
+    }
+
+    /// Decides anew who hears whom. Destinations whose feed changed go on where they are.
+    pub(super) fn replan(&mut self) {
+        let views: Vec<_> = self.endpoints.iter().map(|(key, e)| e.view(key)).collect();
+        let plan = RoutePlan::build(&views);
+        for (key, feed) in plan.feeds() {
+            if self.plan.feed(key) != feed
+                && let Some(leg) = self.endpoints.get_mut(key).and_then(Endpoint::leg_mut)
+            {
+                leg.on_interruption();
+            }
+        }
+        self.plan = plan;
+    }
+
+    pub(super) fn reschedule(&mut self) {
+        let endpoints = self.endpoints.iter().filter_map(|(_, e)| e.next_timeout());
+        let stats = self.subscription.as_ref().map(Subscription::next_timeout);
+        let others = [stats, self.liveness.next_timeout()];
+        self.deadline = endpoints.chain(others.into_iter().flatten()).min();
+    }
+
+    pub(super) fn wake_by(&mut self, due: Option<Instant>) {
+        self.deadline = match (self.deadline, due) {
+            (Some(deadline), Some(due)) => Some(deadline.min(due)),
+            (deadline, due) => deadline.or(due),
+        };
+    }
+
+    fn handle_endpoint_timeout(&mut self, key: EndpointKey, now: Moment, out: &mut dyn Outbox) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return;
+        };
+        if endpoint.next_timeout().is_none_or(|due| now.at < due) {
+            return;
+        }
+        let id = endpoint.id();
+        let recordings = &mut self.recordings;
+        let mut sinks = Sinks { recordings, out };
+        let timed_out = endpoint.handle_timeout(self.entropy.as_mut(), now, &mut sinks);
+        if let Some(silence) = timed_out.silent_for {
+            let timeout = Event::MediaTimeout {
+                endpoint: id,
+                duration_ms: silence.as_millis() as u64,
+            };
+            self.events.emit(timeout, out);
+        }
+        if let Some(finished) = timed_out.finished {
+            self.on_event_finished(key, &finished, now.at, out);
+        }
+    }
+
+    /// A party's telephone-event is over: its client is told, and who could not be sent it while it
+    /// lasted is sent it now.
+    fn on_event_finished(
+        &mut self,
+        source: EndpointKey,
+        finished: &FinishedEvent,
+        now: Instant,
         out: &mut dyn Outbox,
-    ) -> Result<Created, RequestError> {
-        let _ = (now, prepared, sockets, out, &mut self.entropy);
-        unbuilt()
+    ) {
+        let Some(endpoint) = self.endpoints.get(source) else {
+            return;
+        };
+        let sensitive = endpoint.leg().is_some_and(|leg| leg.is_sensitive());
+        if let Some(digit) = finished.digit {
+            out.counters().dtmf_events += 1;
+            let event = Event::Dtmf {
+                endpoint: endpoint.id(),
+                digit,
+                duration_ms: finished.duration_ms,
+                sensitive,
+            };
+            self.events.emit(event, out);
+        }
+        for route in self.plan.routes_from(source) {
+            let destination = self.endpoints.get_mut(route.destination);
+            if let Some(leg) = destination.and_then(Endpoint::leg_mut)
+                && leg.on_event_finished(source.0, finished, sensitive)
+            {
+                self.deadline = Some(now);
+            }
+        }
     }
 
-    /// `endpoint.accept_answer`. Datagrams that the kernel stamped before `now` are ignored for the
-    /// next second.
-    ///
-    /// # Errors
-    /// The endpoint is then as it was.
-    pub fn accept_answer(
-        &mut self,
-        now: Moment,
-        request: &AcceptAnswer,
-        out: &mut dyn Outbox,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request, out);
-        unbuilt()
-    }
-
-    /// `endpoint.rtp.reinvite`; gives our answer.
-    ///
-    /// # Errors
-    /// The endpoint is then as it was.
-    pub fn reinvite(
-        &mut self,
-        now: Moment,
-        request: &RemoteOffer,
-        out: &mut dyn Outbox,
-    ) -> Result<String, RequestError> {
-        let _ = (now, request, out);
-        unbuilt()
-    }
-
-    /// `endpoint.accept_offer` (WebRTC); gives our answer.
-    ///
-    /// # Errors
-    /// The endpoint is then as it was.
-    pub fn accept_offer(
-        &mut self,
-        now: Moment,
-        request: &RemoteOffer,
-        out: &mut dyn Outbox,
-    ) -> Result<String, RequestError> {
-        let _ = (now, request, out);
-        unbuilt()
-    }
-
-    /// `endpoint.update_direction`
-    ///
-    /// # Errors
-    /// No such endpoint.
-    pub fn update_direction(
-        &mut self,
-        now: Moment,
-        request: &UpdateDirection,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request);
-        unbuilt()
-    }
-
-    /// `endpoint.remove`
-    ///
-    /// # Errors
-    /// No such endpoint.
-    pub fn remove_endpoint(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-        out: &mut dyn Outbox,
-    ) -> Result<Removed, RequestError> {
-        let _ = (now, endpoint, out);
-        unbuilt()
-    }
-
-    /// `endpoint.ice_restart`
-    ///
-    /// # Errors
-    /// No such endpoint, or not WebRTC.
-    pub fn ice_restart(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-    ) -> Result<IceRestarted, RequestError> {
-        let _ = (now, endpoint);
-        unbuilt()
-    }
-
-    /// `endpoint.srtp_rekey`; gives our offer.
-    ///
-    /// # Errors
-    /// No such endpoint, or not SDES.
-    pub fn srtp_rekey(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-    ) -> Result<String, RequestError> {
-        let _ = (now, endpoint);
-        unbuilt()
-    }
-
-    /// `endpoint.dtmf.inject`: queues the digit.
-    ///
-    /// # Errors
-    /// No such endpoint, nothing negotiated to send it with, or a full queue.
-    pub fn dtmf_inject(
-        &mut self,
-        now: Moment,
-        request: &DtmfInject,
-        out: &mut dyn Outbox,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request, out);
-        unbuilt()
-    }
-
-    /// `endpoint.dtmf.set_sensitive`
-    ///
-    /// # Errors
-    /// No such endpoint.
-    pub fn dtmf_set_sensitive(
-        &mut self,
-        now: Moment,
-        request: &DtmfSetSensitive,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request);
-        unbuilt()
-    }
-}
-
-/// Transfer: `detach` here, `insert` there, then `transferred_out` here; or `insert` here again with
-/// `from` None when the other session would not have it.
-impl Session {
-    /// Takes the endpoint out, silently. Its recordings and its counting in limits stay until
-    /// [`transferred_out`](Self::transferred_out).
-    ///
-    /// # Errors
-    /// No such endpoint, or of a kind that cannot move.
-    pub fn detach(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-    ) -> Result<Box<DetachedEndpoint>, RequestError> {
-        let _ = (now, endpoint);
-        unbuilt()
-    }
-
-    /// Takes the endpoint in and, when `from` names the session it left, says so in an event.
-    ///
-    /// # Errors
-    /// The session is full or knows the id; the endpoint comes back unharmed.
-    pub fn insert(
-        &mut self,
-        now: Moment,
-        endpoint: Box<DetachedEndpoint>,
-        from: Option<SessionId>,
-        out: &mut dyn Outbox,
-    ) -> Result<EndpointKey, (Box<DetachedEndpoint>, RequestError)> {
-        let _ = (now, from, out);
-        Err((endpoint, RequestError::Internal("not built".into())))
-    }
-
-    /// The endpoint that was detached is in its new session: the event, and the single-leg
-    /// recordings that end with it.
-    pub fn transferred_out(
-        &mut self,
-        now: Moment,
-        endpoint: EndpointId,
-        target: SessionId,
-        out: &mut dyn Outbox,
-    ) -> Vec<EndedRecording> {
-        let _ = (now, endpoint, target, out);
-        Vec::new()
-    }
-}
-
-/// Recordings: the session decides what goes into which; the files are the shell's.
-impl Session {
-    /// First step of `recording.start`: whether it may be. Changes nothing.
-    ///
-    /// # Errors
-    /// Unknown endpoint, too many recordings, an id in use.
-    pub fn check_recording(&self, request: &RecordingStart) -> Result<(), RequestError> {
-        let _ = request;
-        unbuilt()
-    }
-
-    /// Second step, when the file exists: packets go to `key` from now on.
-    ///
-    /// # Errors
-    /// As the first step.
-    pub fn start_recording(
-        &mut self,
-        now: Moment,
-        request: &RecordingStart,
-        key: RecordingKey,
-        out: &mut dyn Outbox,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request, key, out);
-        unbuilt()
-    }
-
-    /// First step of `recording.stop` (and of a write error): no more packets go to it. It stays
-    /// listed until [`recording_stopped`](Self::recording_stopped).
-    ///
-    /// # Errors
-    /// No such recording, or it is stopping already.
-    pub fn stop_recording(
-        &mut self,
-        now: Moment,
-        recording: RecordingId,
-    ) -> Result<RecordingKey, RequestError> {
-        let _ = (now, recording);
-        unbuilt()
-    }
-
-    /// Last step of every stop: the file is closed. Gives the event unless the reason is
-    /// `Requested`, and forgets the recording.
-    pub fn recording_stopped(&mut self, summary: RecordingSummary, out: &mut dyn Outbox) {
-        let _ = (summary, out);
-    }
-}
-
-/// Statistics.
-impl Session {
-    /// `stats.subscribe`
-    ///
-    /// # Errors
-    /// An interval out of bounds.
-    pub fn stats_subscribe(
-        &mut self,
-        now: Moment,
-        request: &StatsSubscribe,
-    ) -> Result<(), RequestError> {
-        let _ = (now, request);
-        unbuilt()
-    }
-
-    /// `stats.unsubscribe`
-    pub fn stats_unsubscribe(&mut self, now: Moment) {
-        let _ = now;
-    }
-
-    /// One row per endpoint, in order of creation.
-    pub fn stats_rows(&self, now: Instant) -> Vec<StatsRow> {
-        let _ = now;
-        Vec::new()
+    fn expire(&mut self, expiry: Expiry, out: &mut dyn Outbox) {
+        let (event, reason) = match expiry {
+            Expiry::Idle(timeout) => {
+                let idle_timeout_secs = timeout.as_secs();
+                let event = Event::IdleTimeout { idle_timeout_secs };
+                (event, SessionEndReason::IdleTimeout)
+            }
+            Expiry::Empty(timeout) => {
+                let empty_timeout_secs = timeout.as_secs();
+                let event = Event::EmptyTimeout { empty_timeout_secs };
+                (event, SessionEndReason::EmptyTimeout)
+            }
+        };
+        self.events.emit(event, out);
+        out.end(reason);
     }
 }

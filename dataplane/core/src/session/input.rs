@@ -6,6 +6,8 @@ use std::ops::Range;
 
 use rtpbridge_shared::vocab::Transport;
 
+use crate::rtp::header::HEADER_LEN;
+
 /// Names an endpoint within its session, for the shell's event loop. The index is reused only with
 /// another generation, so a stale key finds nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -102,6 +104,43 @@ impl PacketBuffer {
     /// The datagram.
     pub fn datagram(&self) -> &[u8] {
         &self.bytes[self.datagram.clone()]
+    }
+
+    /// The datagram, to be decrypted in place.
+    pub(crate) fn datagram_mut(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.datagram.clone()]
+    }
+
+    /// Cuts what decrypting took off the end.
+    pub(crate) fn truncate(&mut self, len: usize) {
+        let end = self.datagram.start + len;
+        self.datagram.end = self.datagram.end.min(end);
+    }
+
+    /// Puts a header of ours right before the payload, which lies at `payload` of the datagram and
+    /// behind at least as many bytes, and gives the packet. The payload stays as it is, so this can
+    /// be done for one destination after another.
+    pub(crate) fn compose(&mut self, header: [u8; HEADER_LEN], payload: Range<usize>) -> &[u8] {
+        let end = (self.datagram.start + payload.end).min(Self::SIZE);
+        let start = (self.datagram.start + payload.start).clamp(HEADER_LEN, end);
+        let packet = &mut self.bytes[start - HEADER_LEN..end];
+        packet[..HEADER_LEN].copy_from_slice(&header);
+        packet
+    }
+
+    /// As [`compose`](Self::compose), but in the second area, to be changed further: the packet's
+    /// length, and the area with room behind the packet.
+    pub(crate) fn compose_copy(
+        &mut self,
+        header: [u8; HEADER_LEN],
+        payload: Range<usize>,
+    ) -> (usize, &mut [u8]) {
+        let end = (self.datagram.start + payload.end).min(Self::SIZE);
+        let start = (self.datagram.start + payload.start).min(end);
+        let len = (HEADER_LEN + end - start).min(Self::SIZE);
+        self.scratch[..HEADER_LEN].copy_from_slice(&header);
+        self.scratch[HEADER_LEN..len].copy_from_slice(&self.bytes[start..start + len - HEADER_LEN]);
+        (len, &mut self.scratch[..])
     }
 }
 

@@ -4,15 +4,33 @@
 //! and one method per command go in, an [`Outbox`] takes what comes out. A session belongs to one
 //! thread and shares nothing.
 
+mod commands;
 mod config;
+mod endpoints;
 mod engine;
+mod events;
+mod forward;
 mod input;
+mod liveness;
 mod output;
+mod plan;
+mod recording;
+mod stats;
+mod taps;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod transfer;
 
+pub use commands::{Created, PreparedEndpoint, Removed};
 pub use config::EngineConfig;
-pub use engine::{Closed, Created, DetachedEndpoint, PreparedEndpoint, Removed, Session};
+pub use engine::{Closed, Session};
 pub use input::{
     Channel, EndpointKey, EndpointSockets, LocalSocket, PacketBuffer, RecordingKey, SocketKey,
     SocketNeed,
 };
 pub use output::{Counters, EndedRecording, Outbox, RecordFrame, RecordKind};
+pub use plan::{EndpointView, Feed, Handling, Route, RoutePlan};
+pub(crate) use taps::Recordings;
+pub use transfer::DetachedEndpoint;

@@ -1,0 +1,258 @@
+//! Packets from the party: decrypting, reading, counting.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use rtpbridge_shared::ipc::recording::StreamDirection;
+use rtpbridge_shared::vocab::Codec;
+
+use super::{Format, MediaLeg, Sinks};
+use crate::dtmf::payload::EventPayload;
+use crate::dtmf::receiver::FinishedEvent;
+use crate::rtcp::control::PeerCompound;
+use crate::rtp::header::RtpHeader;
+use crate::rtp::reception::Reception;
+use crate::rtp::seq::Placement;
+use crate::session::{PacketBuffer, RecordKind};
+use crate::srtp::SrtpError;
+use crate::time::{Instant, Moment};
+
+/// While the present SSRC was heard within this time, stragglers of the one before are refused.
+const STRAGGLERS: Duration = Duration::from_millis(500);
+
+/// A packet of the party that is to be passed on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Inbound {
+    /// Which of the source's lives it belongs to.
+    pub(crate) epoch: u32,
+    /// Extended sequence number.
+    pub(crate) sequence: u64,
+    /// Timestamp.
+    pub(crate) timestamp: u32,
+    /// Marker bit.
+    pub(crate) marker: bool,
+    /// Where the payload lies in the datagram.
+    pub(crate) payload: Range<usize>,
+    /// What the payload is.
+    pub(crate) content: Content,
+    /// Must not appear in recordings.
+    pub(crate) is_sensitive: bool,
+}
+
+/// What a packet carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Content {
+    /// Audio in this codec.
+    Audio(Codec),
+    /// A telephone-event.
+    Event {
+        /// Its payload.
+        payload: EventPayload,
+        /// Clock of its duration, Hz.
+        clock_rate: u32,
+        /// Timestamp of the event's first segment.
+        start: u32,
+    },
+    /// Nothing that was agreed on: not passed on, and no loss either.
+    Unknown,
+}
+
+/// Why a packet is not passed on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Refusal {
+    /// Counted as a broken packet.
+    Malformed,
+    /// Counted as an SRTP error.
+    Srtp,
+    /// A straggler of the previous source, or the first packet after a jump (RFC 3550 A.1).
+    OutOfPlace,
+}
+
+impl MediaLeg {
+    /// Decrypts where that is agreed, and reads the header.
+    pub(crate) fn open(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        now: Instant,
+    ) -> Result<RtpHeader, Refusal> {
+        if let Some(keys) = &mut self.keys {
+            let opened = keys.unprotector.unprotect_rtp(now, buffer.datagram_mut());
+            buffer.truncate(opened.map_err(refusal_of)?);
+        }
+        RtpHeader::parse(buffer.datagram()).map_err(|_| Refusal::Malformed)
+    }
+
+    /// Whether this payload type was agreed on.
+    pub(crate) fn knows(&self, payload_type: u8) -> bool {
+        self.format(payload_type).is_some()
+    }
+
+    /// Whether the packet is the next or a later one of the source being received.
+    pub(crate) fn continues(&self, header: &RtpHeader) -> bool {
+        self.inbound.reception.as_ref().is_some_and(|reception| {
+            reception.ssrc() == header.ssrc && reception.sequence().continues(header.sequence)
+        })
+    }
+
+    /// Counts a packet of the party and says what it is. Digits that it ended come along.
+    pub(crate) fn receive(
+        &mut self,
+        header: RtpHeader,
+        buffer: &PacketBuffer,
+        arrival: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<(Inbound, [Option<FinishedEvent>; 2]), Refusal> {
+        let format = self.format(header.payload_type);
+        let body = buffer.datagram().get(header.payload.clone());
+        let body = body.ok_or(Refusal::Malformed)?;
+        let event = match format {
+            Some(Format::Event { .. }) => {
+                Some(EventPayload::parse(body).ok_or(Refusal::Malformed)?)
+            }
+            _ => None,
+        };
+        let interrupted = self.follow_source(header.ssrc, header.sequence, arrival.at)?;
+        let sequence = self.place(header.sequence)?;
+        let mut finished = [interrupted, None];
+        let content = match (format, event) {
+            (Some(Format::Audio(codec)), _) => {
+                self.inbound.codec = Some(codec);
+                if let Some(reception) = &mut self.inbound.reception {
+                    reception.on_timestamp(header.timestamp, codec.clock_rate(), arrival.at);
+                }
+                Content::Audio(codec)
+            }
+            (Some(Format::Event { clock_rate }), Some(payload)) => {
+                let ended =
+                    self.events
+                        .on_packet(header.timestamp, clock_rate, payload, arrival.at);
+                let [first, second] = ended;
+                finished = [interrupted.or(first), second.or(interrupted.and(first))];
+                Content::Event {
+                    payload,
+                    clock_rate,
+                    start: self.events.event_start(header.timestamp),
+                }
+            }
+            _ => Content::Unknown,
+        };
+        self.inbound.last_at = Some(arrival.at);
+        let inbound = Inbound {
+            epoch: self.inbound.epoch,
+            sequence,
+            timestamp: header.timestamp,
+            marker: header.marker,
+            payload: header.payload,
+            content,
+            is_sensitive: self.is_sensitive && event.is_some(),
+        };
+        if content != Content::Unknown {
+            self.inbound.packets += 1;
+            self.inbound.bytes += inbound.payload.len() as u64;
+            self.tap_inbound(&inbound, buffer, arrival, sinks);
+        }
+        Ok((inbound, finished))
+    }
+
+    /// Reads a compound RTCP packet of the party.
+    pub(crate) fn receive_control(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        arrival: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> Result<PeerCompound, Refusal> {
+        if let Some(keys) = &mut self.keys {
+            let opened = keys
+                .unprotector
+                .unprotect_rtcp(arrival.at, buffer.datagram_mut());
+            buffer.truncate(opened.map_err(refusal_of)?);
+        }
+        let read = self
+            .control
+            .on_compound(buffer.datagram(), &self.stream, arrival.at);
+        if read.is_malformed {
+            return Err(Refusal::Malformed);
+        }
+        if !sinks.recordings.is_empty() {
+            let inbound = StreamDirection::Inbound;
+            let bytes = buffer.datagram();
+            self.tap(inbound, RecordKind::Rtcp, arrival.wall, bytes, sinks);
+        }
+        Ok(read)
+    }
+
+    fn format(&self, payload_type: u8) -> Option<Format> {
+        self.formats
+            .iter()
+            .find(|(known, _)| *known == payload_type)
+            .map(|(_, format)| *format)
+    }
+
+    /// Another SSRC begins another epoch; gives the event that it cut off.
+    fn follow_source(
+        &mut self,
+        ssrc: u32,
+        sequence: u16,
+        now: Instant,
+    ) -> Result<Option<FinishedEvent>, Refusal> {
+        let inbound = &mut self.inbound;
+        let present = inbound.reception.as_ref().map(Reception::ssrc);
+        if present == Some(ssrc) {
+            return Ok(None);
+        }
+        let is_present_alive = inbound
+            .last_at
+            .is_some_and(|last_at| now - last_at < STRAGGLERS);
+        if inbound.previous_ssrc == Some(ssrc) && is_present_alive {
+            return Err(Refusal::OutOfPlace);
+        }
+        inbound.previous_ssrc = present;
+        inbound.reception = Some(Reception::new(ssrc, sequence));
+        inbound.epoch = inbound.epoch.wrapping_add(1);
+        inbound.packets = 0;
+        inbound.bytes = 0;
+        Ok(self.events.on_new_source(now))
+    }
+
+    fn place(&mut self, sequence: u16) -> Result<u64, Refusal> {
+        let inbound = &mut self.inbound;
+        let reception = inbound.reception.as_mut().ok_or(Refusal::OutOfPlace)?;
+        match reception.on_packet(sequence) {
+            Placement::Newest(sequence) | Placement::Late(sequence) => Ok(sequence),
+            Placement::Restart(sequence) => {
+                inbound.epoch = inbound.epoch.wrapping_add(1);
+                inbound.packets = 0;
+                inbound.bytes = 0;
+                Ok(sequence)
+            }
+            Placement::Unproven => Err(Refusal::OutOfPlace),
+        }
+    }
+
+    fn tap_inbound(
+        &self,
+        inbound: &Inbound,
+        buffer: &PacketBuffer,
+        arrival: Moment,
+        sinks: &mut Sinks<'_>,
+    ) {
+        if sinks.recordings.is_empty() || inbound.is_sensitive {
+            return;
+        }
+        let payload_name = match inbound.content {
+            Content::Audio(codec) => codec.as_str(),
+            Content::Event { .. } => super::send::EVENT_NAME,
+            Content::Unknown => return,
+        };
+        let direction = StreamDirection::Inbound;
+        let kind = RecordKind::Rtp { payload_name };
+        self.tap(direction, kind, arrival.wall, buffer.datagram(), sinks);
+    }
+}
+
+fn refusal_of(error: SrtpError) -> Refusal {
+    match error {
+        SrtpError::Malformed => Refusal::Malformed,
+        _ => Refusal::Srtp,
+    }
+}

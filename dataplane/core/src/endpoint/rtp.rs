@@ -1,0 +1,294 @@
+//! Plain RTP and SDES-SRTP endpoints: two sockets, a peer known from SDP, and whatever address it
+//! turns out to send from (RFC 3550, 3551; media.md, Plain RTP endpoints).
+//!
+//! ```text
+//! offer accepted ─────────────► connected ◄──answer accepted── connecting ◄── offer made
+//! ```
+//! Before it is connected everything that arrives is dropped, and never counts.
+
+pub(crate) mod negotiation;
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use rtpbridge_shared::vocab::{Direction, EndpointState};
+
+pub(crate) use negotiation::{OfferPlan, prepare_answer, prepare_offer};
+
+use super::latching::{Evidence, Latch, Verdict};
+use super::leg::{Inbound, MediaLeg, Path, Refusal, Sinks};
+use crate::dtmf::receiver::FinishedEvent;
+use crate::entropy::Entropy;
+use crate::rtp::demux::{PacketKind, classify};
+use crate::sdp::{Agreement, LocalDescription};
+use crate::session::{Channel, EndpointSockets, LocalSocket, PacketBuffer};
+use crate::time::{Instant, Moment};
+
+/// For this long after an answer, datagrams that the kernel had before it are ignored.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// A plain RTP endpoint.
+pub(crate) struct RtpEndpoint {
+    pub(super) leg: MediaLeg,
+    sockets: EndpointSockets,
+    /// The last description of ours.
+    local: LocalDescription,
+    /// An offer of ours is waiting for its answer.
+    is_offering: bool,
+    agreement: Option<Agreement>,
+    /// What the client asked for when it made the endpoint.
+    own_direction: Direction,
+    latch: Latch,
+    waits_for_inbound: bool,
+    /// Where RTCP came from.
+    control_source: Option<SocketAddr>,
+    connected_at: Option<Moment>,
+    media_timeout: Duration,
+    /// Silence was reported and has not ended since.
+    is_silent: bool,
+    /// The source whose goodbye was reported, by its epoch.
+    goodbye_of: Option<u32>,
+}
+
+/// What a datagram meant.
+#[derive(Default, Debug)]
+pub(crate) struct Heard {
+    /// To be passed on.
+    pub(crate) inbound: Option<Inbound>,
+    /// Telephone-events that it ended.
+    pub(crate) finished: [Option<FinishedEvent>; 2],
+    /// A BYE to be reported: who, and why.
+    pub(crate) goodbye: Option<(Vec<u32>, Option<String>)>,
+    /// It came from the party.
+    pub(crate) is_activity: bool,
+}
+
+/// What a timer brought.
+#[derive(Default, Debug)]
+pub(crate) struct TimedOut {
+    /// A telephone-event whose end was lost.
+    pub(crate) finished: Option<FinishedEvent>,
+    /// The party has been silent for this long, to be reported.
+    pub(crate) silent_for: Option<Duration>,
+}
+
+impl RtpEndpoint {
+    pub(crate) fn state(&self) -> EndpointState {
+        match self.agreement {
+            Some(_) => EndpointState::Connected,
+            None => EndpointState::Connecting,
+        }
+    }
+
+    /// The direction that SDP settled, or the one asked for until it did.
+    pub(crate) fn negotiated_direction(&self) -> Direction {
+        self.agreement
+            .as_ref()
+            .map_or(self.own_direction, |agreement| agreement.direction)
+    }
+
+    pub(crate) fn sockets(&self) -> EndpointSockets {
+        self.sockets
+    }
+
+    /// Where the party is sent media, or would be.
+    pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
+        self.latch.believed().or(self.latch.signalled())
+    }
+
+    pub(crate) fn handle_packet(
+        &mut self,
+        arrival: Moment,
+        channel: Channel,
+        source: SocketAddr,
+        buffer: &mut PacketBuffer,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        if self.is_before_answer(arrival) {
+            return Heard::default();
+        }
+        let counters = sinks.out.counters();
+        counters.packets_received += 1;
+        match (channel, classify(buffer.datagram())) {
+            (Channel::Media, PacketKind::Rtp) => self.handle_rtp(arrival, source, buffer, sinks),
+            (_, PacketKind::Rtcp) => self.handle_rtcp(arrival, channel, source, buffer, sinks),
+            _ => {
+                counters.rejected_malformed += 1;
+                Heard::default()
+            }
+        }
+    }
+
+    pub(crate) fn next_timeout(&self) -> Option<Instant> {
+        let timeouts = [self.leg.next_timeout(), self.silence_due_at()];
+        timeouts.into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(
+        &mut self,
+        entropy: &mut dyn Entropy,
+        now: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> TimedOut {
+        let (media, control) = (self.media_path(), self.control_path());
+        let finished = self.leg.handle_timeout(entropy, now, media, control, sinks);
+        let is_due = self.silence_due_at().is_some_and(|due| now.at >= due);
+        let silent_for = self
+            .silent_since()
+            .filter(|_| is_due)
+            .map(|since| now.at - since);
+        self.is_silent |= is_due;
+        TimedOut {
+            finished,
+            silent_for,
+        }
+    }
+
+    /// Says goodbye; the sockets may close.
+    pub(crate) fn on_removed(&mut self, now: Moment, sinks: &mut Sinks<'_>) {
+        let control = self.control_path();
+        if self.agreement.is_some() {
+            self.leg.send_goodbye(now, control, sinks);
+        }
+    }
+
+    /// Where media goes now: nowhere on hold, and nowhere yet when the party is to speak first.
+    pub(crate) fn media_path(&self) -> Option<Path> {
+        self.agreement.as_ref()?.address?;
+        let to = match self.latch.believed() {
+            Some(believed) => believed,
+            None if self.waits_for_inbound => return None,
+            None => self.latch.signalled()?,
+        };
+        Some(path(self.sockets.media, to))
+    }
+
+    fn control_path(&self) -> Option<Path> {
+        let media = self.media_path()?;
+        let agreement = self.agreement.as_ref()?;
+        let Some(socket) = self.sockets.rtcp.filter(|_| !agreement.rtcp_mux) else {
+            return Some(media);
+        };
+        let to = match self.control_source {
+            Some(heard) if heard.ip() == media.to.ip() => heard,
+            _ if self.latch.signalled() == Some(media.to) => agreement.address?.rtcp?,
+            _ => SocketAddr::new(media.to.ip(), media.to.port().checked_add(1)?),
+        };
+        Some(path(socket, to))
+    }
+
+    /// Nothing agreed yet, or the datagram had arrived before that.
+    fn is_before_answer(&self, arrival: Moment) -> bool {
+        let Some(connected) = self.connected_at else {
+            return true;
+        };
+        arrival.wall < connected.wall && arrival.at < connected.at + DRAIN
+    }
+
+    fn handle_rtp(
+        &mut self,
+        arrival: Moment,
+        source: SocketAddr,
+        buffer: &mut PacketBuffer,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        let header = match self.leg.open(buffer, arrival.at) {
+            Ok(header) => header,
+            Err(refusal) => return refuse(refusal, sinks),
+        };
+        let is_known = self.leg.knows(header.payload_type);
+        if !is_known {
+            sinks.out.counters().rejected_payload_type += 1;
+            if self.latch.believed() != Some(source) {
+                return Heard::default();
+            }
+        }
+        let evidence = Evidence {
+            source,
+            ssrc: header.ssrc,
+            sequence: header.sequence,
+            is_authenticated: self.leg.keys.is_some(),
+            continues: self.leg.continues(&header),
+        };
+        if self.latch.judge(&evidence, arrival.at) == Verdict::Refused {
+            sinks.out.counters().rejected_source += 1;
+            return Heard::default();
+        }
+        match self.leg.receive(header, buffer, arrival, sinks) {
+            Ok((inbound, finished)) => {
+                self.is_silent = false;
+                Heard {
+                    inbound: Some(inbound),
+                    finished,
+                    goodbye: None,
+                    is_activity: true,
+                }
+            }
+            Err(refusal) => refuse(refusal, sinks),
+        }
+    }
+
+    fn handle_rtcp(
+        &mut self,
+        arrival: Moment,
+        channel: Channel,
+        source: SocketAddr,
+        buffer: &mut PacketBuffer,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        if self.leg.keys.is_none() && !self.latch.is_party_host(source) {
+            sinks.out.counters().rejected_source += 1;
+            return Heard::default();
+        }
+        let read = match self.leg.receive_control(buffer, arrival, sinks) {
+            Ok(read) => read,
+            Err(refusal) => return refuse(refusal, sinks),
+        };
+        if channel == Channel::Rtcp {
+            self.control_source = Some(source);
+        }
+        // Once for each of the source's lives, however often it is repeated.
+        let epoch = self.leg.epoch();
+        let is_news = self.goodbye_of != Some(epoch);
+        let goodbye = read.goodbye.filter(|_| is_news);
+        if goodbye.is_some() {
+            self.goodbye_of = Some(epoch);
+        }
+        Heard {
+            goodbye,
+            is_activity: true,
+            ..Heard::default()
+        }
+    }
+
+    fn silent_since(&self) -> Option<Instant> {
+        let connected = self.connected_at?.at;
+        let heard = self.leg.last_heard_at();
+        Some(heard.map_or(connected, |heard| heard.max(connected)))
+    }
+
+    /// When silence is to be reported; never while the party is not expected to send.
+    fn silence_due_at(&self) -> Option<Instant> {
+        if self.is_silent || !self.negotiated_direction().party_sends() {
+            return None;
+        }
+        Some(self.silent_since()? + self.media_timeout)
+    }
+}
+
+fn path(socket: LocalSocket, to: SocketAddr) -> Path {
+    Path {
+        socket: socket.key,
+        to,
+    }
+}
+
+fn refuse(refusal: Refusal, sinks: &mut Sinks<'_>) -> Heard {
+    let counters = sinks.out.counters();
+    match refusal {
+        Refusal::Malformed => counters.rejected_malformed += 1,
+        Refusal::Srtp => counters.srtp_errors += 1,
+        Refusal::OutOfPlace => {}
+    }
+    Heard::default()
+}

@@ -1,0 +1,347 @@
+//! Commands on endpoints. Each is checked wholly before anything changes, and counts as activity.
+
+use rtpbridge_shared::id::EndpointId;
+use rtpbridge_shared::ipc::dtmf::{DtmfInject, DtmfSetSensitive};
+use rtpbridge_shared::ipc::endpoint::{
+    AcceptAnswer, CreateFromOffer, CreateOffer, IceRestarted, RemoteOffer, UpdateDirection,
+};
+use rtpbridge_shared::ipc::{Event, RequestError};
+use rtpbridge_shared::vocab::{Direction, EndpointType, Transport};
+
+use super::engine::Session;
+use super::input::{EndpointKey, EndpointSockets, SocketNeed};
+use super::output::{EndedRecording, Outbox};
+use crate::dtmf::sender::QueuedDigit;
+use crate::endpoint::{
+    Birth, Endpoint, OfferPlan, RtpEndpoint, Sinks, prepare_answer, prepare_offer, wrong_kind,
+};
+use crate::sdp::{AddressFamily, RemoteDescription};
+use crate::time::{Instant, Moment};
+
+/// An endpoint whose description was checked; it exists once it is given its sockets.
+#[derive(Debug)]
+pub struct PreparedEndpoint {
+    id: EndpointId,
+    direction: Direction,
+    need: SocketNeed,
+    description: Description,
+}
+
+#[derive(Debug)]
+enum Description {
+    Answer(Box<RemoteDescription>),
+    Offer(OfferPlan),
+}
+
+/// A new endpoint.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Created {
+    /// For [`Session::handle_packet`].
+    pub key: EndpointKey,
+    /// Our description, offer or answer.
+    pub sdp: String,
+}
+
+/// What a removed endpoint leaves behind.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Removed {
+    /// To be closed; its BYE went out before this was returned.
+    pub sockets: Option<EndpointSockets>,
+    /// Its single-leg recordings, to be flushed and closed, then told to
+    /// [`Session::recording_stopped`].
+    pub recordings: Vec<EndedRecording>,
+}
+
+impl PreparedEndpoint {
+    /// What to bind.
+    pub fn need(&self) -> SocketNeed {
+        self.need
+    }
+}
+
+impl Session {
+    /// First step of `endpoint.create_from_offer`: checks everything, changes nothing.
+    ///
+    /// # Errors
+    /// Whatever forbids the endpoint.
+    pub fn prepare_from_offer(
+        &self,
+        request: &CreateFromOffer,
+    ) -> Result<PreparedEndpoint, RequestError> {
+        self.check_new(request.endpoint)?;
+        let remote = prepare_answer(&request.sdp, request.transport)?;
+        let transport = supported(remote.transport())?;
+        let addresses = &self.config.media_ip;
+        let family = remote.family;
+        let of_family = addresses
+            .iter()
+            .copied()
+            .find(|address| AddressFamily::of(*address) == family);
+        let Some(address) = of_family else {
+            let family = family.as_str();
+            let text = format!("no media_ip is configured for the offer's {family} address");
+            return Err(RequestError::Endpoint(text));
+        };
+        Ok(PreparedEndpoint {
+            id: request.endpoint,
+            direction: request.direction,
+            need: SocketNeed { address, transport },
+            description: Description::Answer(Box::new(remote)),
+        })
+    }
+
+    /// First step of `endpoint.create_offer`: checks everything, changes nothing.
+    ///
+    /// # Errors
+    /// Whatever forbids the endpoint.
+    pub fn prepare_offer(&self, request: &CreateOffer) -> Result<PreparedEndpoint, RequestError> {
+        self.check_new(request.endpoint)?;
+        let transport = supported(request.transport)?;
+        let Some(address) = self.config.media_ip.first().copied() else {
+            return Err(RequestError::Endpoint("no media_ip is configured".into()));
+        };
+        Ok(PreparedEndpoint {
+            id: request.endpoint,
+            direction: request.direction,
+            need: SocketNeed { address, transport },
+            description: Description::Offer(prepare_offer(request)),
+        })
+    }
+
+    /// Second step of both: the sockets are bound.
+    ///
+    /// # Errors
+    /// The session may have changed since; the sockets are then the shell's to close.
+    pub fn create_endpoint(
+        &mut self,
+        now: Moment,
+        prepared: PreparedEndpoint,
+        sockets: EndpointSockets,
+        out: &mut dyn Outbox,
+    ) -> Result<Created, RequestError> {
+        self.on_command(now.at)?;
+        self.check_new(prepared.id)?;
+        let birth = Birth {
+            id: prepared.id,
+            direction: prepared.direction,
+            sockets,
+            config: &self.config,
+            now,
+        };
+        let entropy = self.entropy.as_mut();
+        let (endpoint, sdp) = match &prepared.description {
+            Description::Answer(remote) => RtpEndpoint::answer(&birth, remote, entropy)?,
+            Description::Offer(plan) => RtpEndpoint::offer(&birth, plan, entropy),
+        };
+        let endpoint = Box::new(Endpoint::rtp(prepared.id, endpoint));
+        let key = self.endpoints.insert(endpoint);
+        self.recordings.on_leg(prepared.id, out);
+        self.on_endpoints_changed(now.at);
+        Ok(Created { key, sdp })
+    }
+
+    /// `endpoint.accept_answer`. Datagrams that the kernel stamped before `now` are ignored for the
+    /// next second.
+    ///
+    /// # Errors
+    /// The endpoint is then as it was.
+    pub fn accept_answer(
+        &mut self,
+        now: Moment,
+        request: &AcceptAnswer,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(request.endpoint)?;
+        let endpoint = self.endpoints.get_mut(key);
+        let endpoint = endpoint.ok_or(RequestError::EndpointNotFound)?;
+        if request.transport.is_some_and(|t| t != Transport::Rtp) {
+            return Err(wrong_kind());
+        }
+        let old_state = endpoint.state();
+        let rtp = endpoint.as_rtp()?;
+        rtp.accept_answer(&request.sdp, self.entropy.as_mut(), now)?;
+        let new_state = endpoint.state();
+        self.on_endpoints_changed(now.at);
+        if new_state != old_state {
+            let changed = Event::StateChanged {
+                endpoint: request.endpoint,
+                old_state,
+                new_state,
+            };
+            self.events.emit(changed, out);
+        }
+        Ok(())
+    }
+
+    /// `endpoint.rtp.reinvite`; gives our answer.
+    ///
+    /// # Errors
+    /// The endpoint is then as it was.
+    pub fn reinvite(
+        &mut self,
+        now: Moment,
+        request: &RemoteOffer,
+        out: &mut dyn Outbox,
+    ) -> Result<String, RequestError> {
+        let _ = out;
+        let endpoint = self.command_on(request.endpoint, now.at)?;
+        let sdp = endpoint.as_rtp()?.reinvite(&request.sdp, now)?;
+        self.on_endpoints_changed(now.at);
+        Ok(sdp)
+    }
+
+    /// `endpoint.accept_offer` (WebRTC); gives our answer.
+    ///
+    /// # Errors
+    /// The endpoint is then as it was.
+    pub fn accept_offer(
+        &mut self,
+        now: Moment,
+        request: &RemoteOffer,
+        out: &mut dyn Outbox,
+    ) -> Result<String, RequestError> {
+        let _ = out;
+        let endpoint = self.command_on(request.endpoint, now.at)?;
+        Err(not_webrtc(endpoint.endpoint_type()))
+    }
+
+    /// `endpoint.update_direction`
+    ///
+    /// # Errors
+    /// No such endpoint.
+    pub fn update_direction(
+        &mut self,
+        now: Moment,
+        request: &UpdateDirection,
+    ) -> Result<(), RequestError> {
+        let endpoint = self.command_on(request.endpoint, now.at)?;
+        endpoint.override_direction(request.direction);
+        self.on_endpoints_changed(now.at);
+        Ok(())
+    }
+
+    /// `endpoint.remove`
+    ///
+    /// # Errors
+    /// No such endpoint.
+    pub fn remove_endpoint(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        out: &mut dyn Outbox,
+    ) -> Result<Removed, RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        let mut removed = self
+            .endpoints
+            .remove(key)
+            .ok_or(RequestError::EndpointNotFound)?;
+        let recordings = &mut self.recordings;
+        removed.on_removed(now, &mut Sinks { recordings, out });
+        let recordings = self.recordings.stop_leg(endpoint);
+        self.on_endpoints_changed(now.at);
+        Ok(Removed {
+            sockets: removed.sockets(),
+            recordings,
+        })
+    }
+
+    /// `endpoint.ice_restart`
+    ///
+    /// # Errors
+    /// No such endpoint, or not WebRTC.
+    pub fn ice_restart(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+    ) -> Result<IceRestarted, RequestError> {
+        let endpoint = self.command_on(endpoint, now.at)?;
+        Err(not_webrtc(endpoint.endpoint_type()))
+    }
+
+    /// `endpoint.srtp_rekey`; gives our offer.
+    ///
+    /// # Errors
+    /// No such endpoint, or not SDES.
+    pub fn srtp_rekey(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+    ) -> Result<String, RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        let endpoint = self.endpoints.get_mut(key);
+        let endpoint = endpoint.ok_or(RequestError::EndpointNotFound)?;
+        endpoint.as_rtp()?.rekey(self.entropy.as_mut())
+    }
+
+    /// `endpoint.dtmf.inject`: queues the digit.
+    ///
+    /// # Errors
+    /// No such endpoint, nothing negotiated to send it with, or a full queue.
+    pub fn dtmf_inject(
+        &mut self,
+        now: Moment,
+        request: &DtmfInject,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        let endpoint = self.command_on(request.endpoint, now.at)?;
+        endpoint.queue_digit(QueuedDigit {
+            digit: request.digit,
+            duration_ms: request.duration_ms.clamp(1, 10_000),
+            volume: request.volume.min(63),
+            is_sensitive: endpoint.leg().is_some_and(|leg| leg.is_sensitive()),
+        })?;
+        let due: Option<Instant> = endpoint.next_timeout();
+        self.wake_by(due);
+        self.handle_timeout(now, out);
+        Ok(())
+    }
+
+    /// `endpoint.dtmf.set_sensitive`
+    ///
+    /// # Errors
+    /// No such endpoint.
+    pub fn dtmf_set_sensitive(
+        &mut self,
+        now: Moment,
+        request: &DtmfSetSensitive,
+    ) -> Result<(), RequestError> {
+        let endpoint = self.command_on(request.endpoint, now.at)?;
+        let actual = endpoint.endpoint_type();
+        let leg = endpoint.leg_mut();
+        let leg = leg.ok_or(RequestError::WrongEndpointType { actual })?;
+        leg.set_sensitive(request.enabled);
+        Ok(())
+    }
+
+    /// Whether another endpoint, with this id, may be.
+    pub(super) fn check_new(&self, id: EndpointId) -> Result<(), RequestError> {
+        if self.liveness.is_over() {
+            return Err(RequestError::SessionGone);
+        }
+        if self.endpoints.find(id).is_some() || self.departing.contains(&id) {
+            return Err(RequestError::IdInUse);
+        }
+        let limit = self.config.max_endpoints_per_session;
+        let is_full = limit > 0 && self.endpoint_count() >= limit as usize;
+        if is_full || !self.endpoints.has_room() {
+            return Err(RequestError::TooManyEndpoints { limit });
+        }
+        Ok(())
+    }
+}
+
+fn supported(transport: Transport) -> Result<Transport, RequestError> {
+    match transport {
+        Transport::Rtp => Ok(transport),
+        Transport::Webrtc => Err(RequestError::Endpoint(
+            "WebRTC is not available in this build".into(),
+        )),
+    }
+}
+
+fn not_webrtc(actual: EndpointType) -> RequestError {
+    RequestError::WrongEndpointType { actual }
+}

@@ -1,0 +1,49 @@
+//! A packet on its way along the plan. Nothing here allocates.
+
+use super::engine::Session;
+use super::input::{EndpointKey, PacketBuffer};
+use super::output::Outbox;
+use super::plan::Handling;
+use crate::endpoint::{Content, Inbound, Sinks};
+use crate::time::Moment;
+
+impl Session {
+    /// Sends a party's packet to everybody who is to hear it.
+    pub(super) fn forward(
+        &mut self,
+        source: EndpointKey,
+        inbound: &Inbound,
+        buffer: &mut PacketBuffer,
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) {
+        for route in self.plan.routes_from(source) {
+            let Some(destination) = self.endpoints.get_mut(route.destination) else {
+                continue;
+            };
+            let path = destination.media_path();
+            let Some(leg) = destination.leg_mut() else {
+                continue;
+            };
+            let recordings = &mut self.recordings;
+            let sinks = &mut Sinks {
+                recordings,
+                out: &mut *out,
+            };
+            match (inbound.content, route.handling) {
+                (Content::Audio(_), Handling::Forward) => {
+                    leg.forward_audio(source.0, inbound, buffer, now, path, sinks);
+                }
+                // Where pipelines and mixers take their input.
+                (Content::Audio(_), Handling::Transcode | Handling::Mix) => {
+                    sinks.out.counters().unroutable += 1;
+                }
+                (Content::Event { .. }, handling) => {
+                    leg.forward_event(source.0, inbound, handling, now, path, sinks);
+                }
+                (Content::Unknown, Handling::Forward) => leg.withhold(source.0, inbound),
+                (Content::Audio(_), Handling::EventsOnly) | (Content::Unknown, _) => {}
+            }
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! Moving an endpoint to another session: `detach` here, `insert` there, then `transferred_out` here;
+//! or `insert` here again, with `from` None, when the other session would not have it.
+
+use rtpbridge_shared::id::{EndpointId, SessionId};
+use rtpbridge_shared::ipc::{Event, RequestError};
+
+use super::engine::Session;
+use super::input::{EndpointKey, EndpointSockets};
+use super::output::{EndedRecording, Outbox};
+use crate::endpoint::Endpoint;
+use crate::time::Moment;
+
+/// An endpoint on its way to another session, with all its state.
+pub struct DetachedEndpoint {
+    endpoint: Box<Endpoint>,
+}
+
+impl DetachedEndpoint {
+    /// Which endpoint.
+    pub fn id(&self) -> EndpointId {
+        self.endpoint.id()
+    }
+
+    /// Its sockets, whose place in an event loop the shell has to move along. None only for kinds
+    /// that have none.
+    pub fn sockets(&self) -> Option<EndpointSockets> {
+        self.endpoint.sockets()
+    }
+}
+
+impl Session {
+    /// Takes the endpoint out, silently. Its recordings and its counting in limits stay until
+    /// [`transferred_out`](Self::transferred_out).
+    ///
+    /// # Errors
+    /// No such endpoint, or of a kind that cannot move.
+    pub fn detach(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+    ) -> Result<Box<DetachedEndpoint>, RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        let taken = self.endpoints.remove(key);
+        let endpoint = taken.ok_or(RequestError::EndpointNotFound)?;
+        self.departing.push(endpoint.id());
+        self.on_endpoints_changed(now.at);
+        Ok(Box::new(DetachedEndpoint { endpoint }))
+    }
+
+    /// Takes the endpoint in and, when `from` names the session it left, says so in an event.
+    ///
+    /// # Errors
+    /// The session is full, over, or knows the id; the endpoint comes back unharmed.
+    pub fn insert(
+        &mut self,
+        now: Moment,
+        endpoint: Box<DetachedEndpoint>,
+        from: Option<SessionId>,
+        out: &mut dyn Outbox,
+    ) -> Result<EndpointKey, (Box<DetachedEndpoint>, RequestError)> {
+        let id = endpoint.id();
+        if from.is_none() {
+            self.departing.retain(|departing| *departing != id);
+        }
+        if let Err(error) = self.on_command(now.at).and_then(|()| self.check_new(id)) {
+            return Err((endpoint, error));
+        }
+        let DetachedEndpoint { endpoint } = *endpoint;
+        let arrived = from.map(|source_session| Event::TransferredIn {
+            endpoint: id,
+            source_session,
+            endpoint_type: endpoint.endpoint_type(),
+            direction: endpoint.direction(),
+            state: endpoint.state(),
+        });
+        let key = self.endpoints.insert(endpoint);
+        if let Some(arrived) = arrived {
+            self.recordings.on_leg(id, out);
+            self.events.emit(arrived, out);
+        }
+        self.on_endpoints_changed(now.at);
+        Ok(key)
+    }
+
+    /// The endpoint that was detached is in its new session: the event, and the single-leg
+    /// recordings that end with it.
+    pub fn transferred_out(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        target: SessionId,
+        out: &mut dyn Outbox,
+    ) -> Vec<EndedRecording> {
+        self.departing.retain(|departing| *departing != endpoint);
+        let departed = Event::TransferredOut {
+            endpoint,
+            target_session: target,
+        };
+        self.events.emit(departed, out);
+        self.on_endpoints_changed(now.at);
+        self.recordings.stop_leg(endpoint)
+    }
+}
