@@ -311,3 +311,46 @@ fn peers_are_shown_the_advertised_address_of_the_family() {
     assert_eq!(shown("127.0.0.1"), "203.0.113.9");
     assert_eq!(shown("::1"), "::1");
 }
+
+/// The sample file with every key switched on.
+fn sample_with_all_keys() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/rtpbridge.toml");
+    let sample = fs::read_to_string(path).expect("the sample is part of the project");
+    let is_key = |line: &str| {
+        let name = line
+            .strip_prefix('#')
+            .and_then(|rest| rest.split_once(" = "));
+        name.is_some_and(|(name, _)| name.chars().all(|c| c.is_ascii_lowercase() || c == '_'))
+    };
+    let switched_on = sample.lines().map(|line| match is_key(line) {
+        true => line.trim_start_matches('#').to_owned(),
+        false => line.to_owned(),
+    });
+    switched_on.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn the_sample_file_names_every_key_with_its_default() {
+    let case = Case::new(&sample_with_all_keys());
+    let mut sources = case.sources.clone();
+    sources.environment.clear();
+    let sample = sources.load(Scope::Tool).expect("the sample is valid");
+    let defaults = Sources::default().load(Scope::Tool).expect("valid");
+    // Where the machine decides, or nothing is the default, the sample shows an example.
+    let examples = [
+        "media_advertise_ip",
+        "webrtc_port_range",
+        "media_dir",
+        "auth_token_file",
+        "runtime_dir",
+        "ipc_socket",
+        "admin_socket",
+    ];
+    for (shown, default) in sample.settings.iter().zip(&defaults.settings) {
+        let from_file = matches!(shown.origin, Origin::File { .. });
+        assert!(from_file, "{} is missing in the sample", shown.key);
+        if !examples.contains(&shown.key) {
+            assert_eq!(shown.toml, default.toml, "{}", shown.key);
+        }
+    }
+}
