@@ -1,0 +1,279 @@
+//! What is shipped beside the programs: systemd units, users and directories, alert rules and the
+//! dashboard, each checked by the tool that will read it. A machine without a tool skips its checks and
+//! says so.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+const SERVICES: [&str; 2] = ["rtpbridge-dataplane.service", "rtpbridge-control.service"];
+
+fn systemd_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
+}
+
+/// Runs a tool; none when it is not installed. Panics when it fails.
+fn run(command: &mut Command) -> Option<String> {
+    let output = match command.output() {
+        Ok(output) => output,
+        Err(_) => {
+            eprintln!("skipped: {:?} is not installed", command.get_program());
+            return None;
+        }
+    };
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {text}");
+    Some(text.into_owned())
+}
+
+/// A root directory with our files installed and programs that exist.
+fn installed() -> tempfile::TempDir {
+    let root = tempfile::tempdir().expect("temporary directory");
+    let place = |from: &Path, to: &str| {
+        let to = root.path().join(to);
+        fs::create_dir_all(to.parent().expect("below the root")).expect("directory");
+        fs::copy(from, &to).unwrap_or_else(|error| panic!("{}: {error}", from.display()));
+    };
+    for program in [
+        "usr/bin/rtpbridge-control",
+        "usr/bin/rtpbridge-dataplane",
+        "bin/kill",
+    ] {
+        place(Path::new("/bin/true"), program);
+    }
+    let system_units = Path::new("/usr/lib/systemd/system");
+    for unit in fs::read_dir(system_units).into_iter().flatten().flatten() {
+        if unit.path().is_file() {
+            let name = unit.file_name();
+            place(
+                &unit.path(),
+                &format!("usr/lib/systemd/system/{}", name.display()),
+            );
+        }
+    }
+    fs::create_dir(root.path().join("etc")).expect("directory");
+    for (from, to) in [
+        ("", "usr/lib/systemd/system"),
+        ("sysusers.d", "usr/lib/sysusers.d"),
+        ("tmpfiles.d", "usr/lib/tmpfiles.d"),
+    ] {
+        for file in fs::read_dir(systemd_dir().join(from))
+            .expect("shipped")
+            .flatten()
+        {
+            if file.path().is_file() {
+                place(
+                    &file.path(),
+                    &format!("{to}/{}", file.file_name().display()),
+                );
+            }
+        }
+    }
+    root
+}
+
+fn units() -> Vec<String> {
+    let files = fs::read_dir(systemd_dir()).expect("shipped").flatten();
+    let names = files.map(|file| file.file_name().display().to_string());
+    let suffixes = [".service", ".socket", ".target"];
+    let mut units: Vec<String> = names
+        .filter(|name| suffixes.iter().any(|suffix| name.ends_with(suffix)))
+        .collect();
+    units.sort();
+    units
+}
+
+#[test]
+fn the_units_are_valid_together() {
+    assert_eq!(units().len(), 6);
+    let root = installed();
+    let root_option = format!("--root={}", root.path().display());
+    let verify = run(Command::new("systemd-analyze")
+        .args(["verify", "--man=no", &root_option])
+        .args(units()));
+    if let Some(text) = verify {
+        assert_eq!(text.trim(), "", "systemd has something to say");
+    }
+}
+
+#[test]
+fn the_services_are_exposed_at_most_1_5() {
+    for service in SERVICES {
+        let unit = systemd_dir().join(service);
+        run(Command::new("systemd-analyze")
+            .args(["security", "--offline=yes", "--no-pager", "--threshold=15"])
+            .arg(unit));
+    }
+}
+
+#[test]
+fn the_users_and_directories_can_be_created() {
+    let root = installed();
+    let root_option = format!("--root={}", root.path().display());
+    if run(Command::new("systemd-sysusers").arg(&root_option)).is_none() {
+        return;
+    }
+    let groups = fs::read_to_string(root.path().join("etc/group")).expect("written");
+    let shared = groups
+        .lines()
+        .find(|line| line.starts_with("rtpbridge:"))
+        .expect("group");
+    assert!(
+        shared.ends_with(":rtpbridge-control,rtpbridge-dataplane"),
+        "{shared}"
+    );
+    if !nix::unistd::geteuid().is_root() {
+        eprintln!("skipped: only root can create other users' directories");
+        return;
+    }
+    run(Command::new("systemd-tmpfiles").args([&root_option, "--create", "rtpbridge.conf"]));
+    let recordings = root.path().join("var/lib/rtpbridge/recordings");
+    let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(recordings).expect("created"));
+    assert_eq!(mode & 0o7777, 0o2770);
+}
+
+/// Members of a system call group, groups inside it followed.
+fn expand(group: &str, all: &mut BTreeSet<String>) -> Option<()> {
+    let text = run(Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", group]))?;
+    for member in text.lines().map(str::trim).skip(1) {
+        match member.chars().next() {
+            None | Some('#') => {}
+            Some('@') => expand(member, all)?,
+            Some(_) => {
+                all.insert(member.to_owned());
+            }
+        }
+    }
+    Some(())
+}
+
+/// What a unit's SystemCallFilter lines allow, applied in order as systemd does.
+fn allowed_calls(service: &str) -> Option<BTreeSet<String>> {
+    let unit = fs::read_to_string(systemd_dir().join(service)).expect("shipped");
+    let mut allowed = BTreeSet::new();
+    for line in unit
+        .lines()
+        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
+    {
+        let (denies, names) = match line.strip_prefix('~') {
+            Some(names) => (true, names),
+            None => (false, line),
+        };
+        let mut named = BTreeSet::new();
+        for name in names.split_whitespace() {
+            match name.starts_with('@') {
+                true => expand(name, &mut named)?,
+                false => _ = named.insert(name.to_owned()),
+            }
+        }
+        match denies {
+            true => allowed.retain(|name| !named.contains(name)),
+            false => allowed.extend(named),
+        }
+    }
+    Some(allowed)
+}
+
+#[test]
+fn the_system_call_filters_let_the_programs_own_sandbox_through() {
+    let sandbox = [
+        "landlock_create_ruleset",
+        "landlock_add_rule",
+        "landlock_restrict_self",
+        "seccomp",
+        "prctl",
+        // Raising the soft limit of descriptors.
+        "prlimit64",
+    ];
+    let dangerous = [
+        "mount",
+        "ptrace",
+        "bpf",
+        "init_module",
+        "setuid",
+        "chown",
+        "reboot",
+    ];
+    for service in SERVICES {
+        let Some(allowed) = allowed_calls(service) else {
+            return;
+        };
+        for name in sandbox {
+            assert!(allowed.contains(name), "{service} forbids {name}");
+        }
+        for name in dangerous {
+            assert!(!allowed.contains(name), "{service} allows {name}");
+        }
+    }
+}
+
+#[test]
+fn one_unit_never_restarts_the_other() {
+    for service in SERVICES {
+        let unit = fs::read_to_string(systemd_dir().join(service)).expect("shipped");
+        let binding = ["Requires=", "BindsTo=", "Requisite="];
+        let bound = unit
+            .lines()
+            .find(|line| binding.iter().any(|key| line.starts_with(key)));
+        assert_eq!(bound, None, "{service}");
+        let value = |key: &str| {
+            let found = unit.lines().find_map(|line| line.strip_prefix(key));
+            found.unwrap_or_else(|| panic!("{service} sets {key}"))
+        };
+        assert_eq!(value("Type="), "notify");
+        assert_eq!(value("Restart="), "on-failure");
+        assert_eq!(value("RestartSec="), "100ms");
+        assert_eq!(value("StartLimitIntervalSec="), "0");
+        let stop: u64 = value("TimeoutStopSec=").parse().expect("seconds");
+        assert!(stop > 300 && stop < 400, "just over shutdown_max_wait_secs");
+    }
+}
+
+#[test]
+fn the_alert_rules_hold_in_their_scenarios() {
+    let dir = systemd_dir().join("prometheus");
+    let promtool = |words: &[&str]| run(Command::new("promtool").args(words).current_dir(&dir));
+    if promtool(&["check", "rules", "rtpbridge.rules.yml"]).is_some() {
+        promtool(&["test", "rules", "rtpbridge.test.yml"]);
+    }
+}
+
+/// The dashboard's queries with its variables filled in.
+fn dashboard_queries() -> Vec<String> {
+    let text = fs::read_to_string(systemd_dir().join("grafana/rtpbridge.json")).expect("shipped");
+    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels").clone();
+    let targets = panels
+        .iter()
+        .filter_map(|panel| panel["targets"].as_array());
+    targets
+        .flatten()
+        .map(|target| {
+            let query = target["expr"].as_str().expect("an expression");
+            query
+                .replace("$__rate_interval", "1m")
+                .replace("$__range", "1h")
+                .replace("$job", "rtpbridge")
+                .replace("$instance", ".*")
+        })
+        .collect()
+}
+
+#[test]
+fn the_dashboards_queries_are_valid() {
+    let queries = dashboard_queries();
+    assert!(queries.len() > 20, "{}", queries.len());
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let mut rules = String::from("groups:\n- name: dashboard\n  rules:\n");
+    for (at, query) in queries.iter().enumerate() {
+        assert!(!query.contains('$'), "an unknown variable: {query}");
+        let expression = Value::String(query.clone());
+        rules += &format!("  - record: dashboard:query{at}\n    expr: {expression}\n");
+    }
+    let file = dir.path().join("dashboard.yml");
+    fs::write(&file, rules).expect("written");
+    run(Command::new("promtool").args(["check", "rules"]).arg(file));
+}
