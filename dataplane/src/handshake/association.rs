@@ -48,8 +48,8 @@ pub(super) struct Outbox {
 /// Turns true when the worker wants an end, or is gone.
 pub(super) struct CloseRequest(watch::Receiver<bool>);
 
-/// Runs a task for a link, with the role and the peer's fingerprint.
-type Starter = Box<dyn FnOnce(DtlsRole, Fingerprint) + Send>;
+/// Runs a task for a link, with the role and the peer's fingerprints.
+type Starter = Box<dyn FnOnce(DtlsRole, Vec<Fingerprint>) + Send>;
 
 struct Bell {
     rung: AtomicBool,
@@ -59,7 +59,7 @@ struct Bell {
 /// An association that is not started, and what the task that `start` sets going needs.
 pub(super) fn waiting(
     wake: Wake,
-    start: impl FnOnce(Link, DtlsRole, Fingerprint) + Send + 'static,
+    start: impl FnOnce(Link, DtlsRole, Vec<Fingerprint>) + Send + 'static,
 ) -> Association {
     let (mut association, link) = pair(wake);
     association.starter = Some(Box::new(move |role, peer| start(link, role, peer)));
@@ -96,11 +96,12 @@ pub(super) fn pair(wake: Wake) -> (Association, Link) {
 }
 
 impl Association {
-    /// Starts the handshake with the peer whose description announced `peer`. As
+    /// Starts the handshake with the peer whose description announced `peer`: its certificate must
+    /// match one of these fingerprints (RFC 8122 section 5). As
     /// [`DtlsRole::Active`] we send a ClientHello at once, so there should be an address to send
     /// to; as [`DtlsRole::Passive`] we wait for one as long as need be. Only the first call counts:
     /// the role is settled for the association's life (RFC 8842 section 5.5).
-    pub(crate) fn start(&mut self, role: DtlsRole, peer: Fingerprint) {
+    pub(crate) fn start(&mut self, role: DtlsRole, peer: Vec<Fingerprint>) {
         if let Some(starter) = self.starter.take() {
             starter(role, peer);
         }
@@ -239,10 +240,10 @@ mod tests {
             hand_over.send((link, role)).expect("received below");
         });
         assert!(association.push(b"early"));
-        let peer = Fingerprint {
+        let peer = vec![Fingerprint {
             hash: FingerprintHash::Sha256,
             digest: vec![0; 32],
-        };
+        }];
         association.start(DtlsRole::Passive, peer.clone());
         association.start(DtlsRole::Active, peer);
         let (mut link, role) = started.try_recv().expect("started");

@@ -50,7 +50,7 @@ const MISMATCHED: u8 = 2;
 pub(super) async fn run(
     link: Link,
     role: DtlsRole,
-    peer: Fingerprint,
+    peer: Vec<Fingerprint>,
     certificate: Arc<Certificate>,
 ) {
     let Link {
@@ -88,7 +88,7 @@ pub(super) async fn run(
 async fn associate(
     guard: &Arc<Guard>,
     role: DtlsRole,
-    peer: Fingerprint,
+    peer: Vec<Fingerprint>,
     certificate: &Certificate,
 ) -> Result<(DTLSConn, SrtpKeys), HandshakeFailure> {
     let check = Arc::new(PeerCheck::default());
@@ -139,7 +139,7 @@ async fn stay(connection: DTLSConn, outbox: &Outbox, mut close: CloseRequest) {
 
 fn config(
     role: DtlsRole,
-    peer: Fingerprint,
+    peer: Vec<Fingerprint>,
     check: Arc<PeerCheck>,
     certificate: &Certificate,
 ) -> Config {
@@ -179,14 +179,16 @@ fn config(
 impl PeerCheck {
     fn on_certificate(
         &self,
-        announced: &Fingerprint,
+        announced: &[Fingerprint],
         certificates: &[Vec<u8>],
     ) -> Result<(), webrtc_dtls::Error> {
-        let shown = certificates
-            .first()
-            .map(|der| fingerprint_of(announced.hash, der));
+        let matches = certificates.first().is_some_and(|der| {
+            announced
+                .iter()
+                .any(|announced| fingerprint_of(announced.hash, der) == *announced)
+        });
         let seen_before = self.0.load(Ordering::SeqCst);
-        if seen_before != MISMATCHED && shown.as_ref() == Some(announced) {
+        if seen_before != MISMATCHED && matches {
             self.0.store(MATCHED, Ordering::SeqCst);
             Ok(())
         } else {

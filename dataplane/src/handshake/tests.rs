@@ -35,7 +35,7 @@ struct Party {
 impl Party {
     fn new(service: &HandshakeService, role: DtlsRole, peer: &Fingerprint) -> Self {
         let mut association = service.open(no_wake());
-        association.start(role, peer.clone());
+        association.start(role, vec![peer.clone()]);
         Self {
             association,
             keys: None,
@@ -376,7 +376,7 @@ fn ended_associations_leave_no_task_behind() {
     for role in [DtlsRole::Active, DtlsRole::Passive] {
         for _ in 0..20 {
             let mut association = service.open(no_wake());
-            association.start(role, service.fingerprint().clone());
+            association.start(role, vec![service.fingerprint().clone()]);
             association.push(b"\x16 not a handshake");
             drop(association);
         }
@@ -411,7 +411,7 @@ async fn a_silent_peer_is_given_up_after_fifteen_seconds_of_quick_repetition() {
     let peer = certificate.fingerprint().clone();
     let (mut association, link) = association::pair(no_wake());
     let begun = tokio::time::Instant::now();
-    dtls::run(link, DtlsRole::Active, peer, certificate).await;
+    dtls::run(link, DtlsRole::Active, vec![peer], certificate).await;
     assert_eq!(begun.elapsed().as_secs(), 15);
     let mut hellos = 0;
     loop {
@@ -649,6 +649,42 @@ async fn longer_fingerprint_hashes_are_checked_too() {
             );
         }
     }
+}
+
+#[test]
+fn one_right_fingerprint_among_several_is_enough() {
+    let services = [start(), start()];
+    let [active, passive] = &services;
+    let mut party = Party::new(active, DtlsRole::Active, passive.fingerprint());
+    party.association = active.open(no_wake());
+    let other = fingerprint_of(FingerprintHash::Sha512, b"a certificate for other calls");
+    party
+        .association
+        .start(DtlsRole::Active, vec![other, passive.fingerprint().clone()]);
+    let mut pair = Pair {
+        passive: Party::new(passive, DtlsRole::Passive, active.fingerprint()),
+        active: party,
+        services,
+    };
+    pair.carry_until(|pair| pair.active.keys.is_some() && pair.passive.keys.is_some());
+    let mut nobody = Party::new(
+        &pair.services[0],
+        DtlsRole::Passive,
+        pair.services[0].fingerprint(),
+    );
+    nobody.association = pair.services[0].open(no_wake());
+    nobody.association.start(DtlsRole::Passive, vec![]);
+    pair.passive = nobody;
+    pair.active = Party::new(
+        &pair.services[1],
+        DtlsRole::Active,
+        pair.services[0].fingerprint(),
+    );
+    pair.carry_until(|pair| pair.passive.failure.is_some());
+    assert_eq!(
+        pair.passive.failure,
+        Some(HandshakeFailure::FingerprintMismatch)
+    );
 }
 
 #[tokio::test]
