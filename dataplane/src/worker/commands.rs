@@ -69,6 +69,9 @@ pub(crate) enum Command {
     },
     /// End the thread.
     Stop,
+    /// Behave as if a bug showed itself in this session's turn.
+    #[cfg(test)]
+    Panic(SessionId),
 }
 
 /// A part of a worker's sessions.
@@ -118,6 +121,15 @@ impl Worker {
             Command::Recorder { recording, notice } => self.on_recorder(recording, notice),
             Command::EndAll { reason } => self.ending_all = Some(reason),
             Command::Stop => self.stopping = true,
+            #[cfg(test)]
+            Command::Panic(session) => {
+                if let Ok(key) = self.find_session(session)
+                    && let Some(slot) = self.sessions.get_mut(key)
+                {
+                    let unharmed = guarded(&mut slot.session, |_| panic!("a bug"));
+                    self.after_turn_of(key, unharmed);
+                }
+            }
         }
     }
 

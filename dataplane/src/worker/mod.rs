@@ -197,3 +197,6 @@ struct Worker {
     ending_all: Option<SessionEndReason>,
     stopping: bool,
 }
+
+#[cfg(test)]
+mod tests;
