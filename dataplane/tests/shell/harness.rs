@@ -27,11 +27,25 @@ pub(crate) struct Dataplane {
 impl Dataplane {
     /// Starts it on a loopback address of its own, with further settings.
     pub(crate) fn start(media_ip: &str, settings: &[(&str, &str)]) -> Self {
+        let program = Command::new(env!("CARGO_BIN_EXE_rtpbridge-dataplane"));
+        Self::launch(program, media_ip, settings)
+    }
+
+    /// Starts it with a limit on the size of its files (`RLIMIT_FSIZE`, a multiple of 1 KiB).
+    pub(crate) fn start_limited(media_ip: &str, file_kib: u32) -> Self {
+        let mut shell = Command::new("/bin/bash");
+        shell
+            .arg("-c")
+            .arg(format!("ulimit -f {file_kib} && exec \"$0\" \"$@\""))
+            .arg(env!("CARGO_BIN_EXE_rtpbridge-dataplane"));
+        Self::launch(shell, media_ip, &[])
+    }
+
+    fn launch(mut command: Command, media_ip: &str, settings: &[(&str, &str)]) -> Self {
         let dir = tempfile::tempdir().expect("a directory");
         for name in ["rec", "cache"] {
             std::fs::create_dir(dir.path().join(name)).expect("creates");
         }
-        let mut command = Command::new(env!("CARGO_BIN_EXE_rtpbridge-dataplane"));
         command
             .env_clear()
             .arg("--runtime-dir")

@@ -2,4 +2,6 @@
 
 mod harness;
 mod link;
+mod media;
+mod recording;
 mod stopping;
