@@ -5,6 +5,8 @@ pub mod dtmf;
 mod endpoint;
 pub mod entropy;
 pub mod ice;
+pub mod jitter;
+pub mod mixer;
 pub mod playback;
 pub mod rtcp;
 pub mod rtp;

@@ -98,6 +98,21 @@ impl Resampler {
         self.scratch = converted;
     }
 
+    /// Converts 16-bit samples into `out`, which must be as long as the rates say; a sample that
+    /// rounding leaves out is silence.
+    pub fn process_into(&mut self, pcm: &[i16], out: &mut [i16]) {
+        self.window
+            .extend(pcm.iter().map(|sample| f32::from(*sample)));
+        let mut converted = std::mem::take(&mut self.scratch);
+        converted.clear();
+        self.convert(&mut converted);
+        out.fill(0);
+        for (sample, converted) in out.iter_mut().zip(&converted) {
+            *sample = converted.round_ties_even() as i16;
+        }
+        self.scratch = converted;
+    }
+
     /// Converts floating-point samples of any scale and appends them to `out`.
     pub fn process_float(&mut self, pcm: &[f32], out: &mut Vec<f32>) {
         if self.from_hz == self.to_hz {

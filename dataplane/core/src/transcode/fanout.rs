@@ -166,6 +166,13 @@ impl Fanout {
         self.marker = true;
     }
 
+    /// Goes on at `position` of a time line that is kept elsewhere; back never.
+    pub(crate) fn advance_to(&mut self, position: u64) {
+        if position > self.position {
+            self.skip(position - self.position);
+        }
+    }
+
     /// The stream is over: sends frames that are not full, filled up with silence.
     pub fn finish(
         &mut self,
