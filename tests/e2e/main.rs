@@ -10,6 +10,7 @@ mod http;
 mod ipc;
 mod learning;
 mod messages;
+mod peers;
 mod recording;
 mod recording_files;
 mod routing;

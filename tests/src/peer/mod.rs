@@ -4,10 +4,18 @@
 pub mod capture;
 pub mod ffmpeg;
 pub mod party;
+pub mod relay;
 pub mod rtcp;
 pub mod rtp;
+pub mod script;
+pub mod sdes;
 pub mod sdp;
+pub mod webrtc;
 
 pub use party::Party;
+pub use relay::Relay;
 pub use rtp::Rtp;
+pub use script::Script;
+pub use sdes::SdesParty;
 pub use sdp::{Description, Offer};
+pub use webrtc::WebrtcPeer;
