@@ -13,6 +13,7 @@ use rtpbridge_control::{confine, serve};
 use rtpbridge_shared::config::{ConfigArgs, Limit, Loaded, Scope, Sources};
 use rtpbridge_shared::logging::{self, LogHandle};
 use rtpbridge_shared::runtime_dir;
+use rtpbridge_shared::supervised::{DeathSignal, tie_to_supervisor};
 use tracing::{error, info, warn};
 
 /// WebRTC/RTP media bridge: the process that clients connect to
@@ -51,6 +52,12 @@ fn main() -> ExitCode {
     };
     for warning in &loaded.warnings {
         warn!("{warning}");
+    }
+    if let Some(supervisor) = args.supervised_by
+        && let Err(problem) = tie_to_supervisor(supervisor, DeathSignal::Kill)
+    {
+        error!("{problem}");
+        return ExitCode::from(FAILED);
     }
     match start(&args, loaded, log) {
         Ok(code) => ExitCode::from(code),

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use rtpbridge_shared::config::{ConfigArgs, Scope, Sources};
 use rtpbridge_shared::logging;
+use rtpbridge_shared::supervised::{DeathSignal, tie_to_supervisor};
 use tracing::{error, info, warn};
 
 /// Media process of rtpbridge; `rtpbridge` starts it together with control
@@ -57,6 +58,12 @@ fn main() -> ExitCode {
         warn!("{warning}");
     }
     log_panics();
+    if let Some(supervisor) = args.supervised_by
+        && let Err(problem) = tie_to_supervisor(supervisor, DeathSignal::Terminate)
+    {
+        error!("{problem}");
+        return ExitCode::from(FAILED);
+    }
     match app::run(loaded.config, log, args.no_sandbox) {
         Ok(()) => {
             info!("ended");

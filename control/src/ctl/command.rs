@@ -20,6 +20,8 @@ use super::http::AdminClient;
 use super::observer::Observer;
 use super::{print, table};
 use crate::admin::{DrainAnswer, RecordingRow, SessionRow, StatusAnswer, VersionAnswer};
+use crate::api::sessions;
+use crate::clock::rfc3339;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const DRAIN_POLL: Duration = Duration::from_millis(500);
@@ -262,7 +264,7 @@ impl Instance {
         match self.control.get(&format!("/sessions/{id}")).await {
             Err(CtlError::Unreachable { .. }) => {
                 let details = self.dataplane.session(id).await?;
-                Ok(orphan_info(&details))
+                Ok(sessions::info(&details, SessionState::Orphaned))
             }
             answer => answer,
         }
@@ -306,42 +308,6 @@ fn recording_rows(details: &SessionDetails) -> Vec<RecordingRow> {
         packets: recording.packets,
     });
     rows.collect()
-}
-
-fn orphan_info(details: &SessionDetails) -> Value {
-    let endpoints = details.endpoints.iter().map(|endpoint| {
-        json!({
-            "endpoint_id": endpoint.endpoint,
-            "endpoint_type": endpoint.endpoint_type,
-            "direction": endpoint.direction,
-            "state": endpoint.state,
-            "codec": endpoint.codec,
-            "local_rtp_addr": endpoint.local_rtp_addr,
-            "remote_rtp_addr": endpoint.remote_rtp_addr,
-        })
-    });
-    let recordings = details.recordings.iter().map(|recording| {
-        json!({
-            "recording_id": recording.recording,
-            "endpoint_id": recording.endpoint,
-            "file_path": recording.file_path,
-            "state": "active",
-        })
-    });
-    json!({
-        "session_id": details.session,
-        "state": SessionState::Orphaned,
-        "created_at": rfc3339(details.created_at_ms),
-        "endpoints": endpoints.collect::<Vec<_>>(),
-        "recordings": recordings.collect::<Vec<_>>(),
-        "vad_active": details.vad_active,
-    })
-}
-
-fn rfc3339(unix_ms: u64) -> String {
-    let stamp = i64::try_from(unix_ms).ok();
-    let stamp = stamp.and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
-    format!("{:.3}", stamp.unwrap_or(jiff::Timestamp::UNIX_EPOCH))
 }
 
 /// The dataplane's count is the truth; control's while it does not answer.
