@@ -96,7 +96,11 @@ impl<'a> Params<'a> {
     }
 
     /// A number within `bounds`, null or absent.
-    pub(super) fn number(&self, name: &str, bounds: RangeInclusive<f64>) -> Result<Option<f64>, ApiError> {
+    pub(super) fn number(
+        &self,
+        name: &str,
+        bounds: RangeInclusive<f64>,
+    ) -> Result<Option<f64>, ApiError> {
         let problem = bounds_text("a number", bounds.start(), bounds.end());
         let number: Option<f64> = self.parsed(name, &problem)?;
         match number {

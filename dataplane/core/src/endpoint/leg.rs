@@ -175,6 +175,12 @@ impl MediaLeg {
         self.stream.rebase();
     }
 
+    /// The leg is in another session, where the same keys name other sources.
+    pub(crate) fn on_moved(&mut self) {
+        self.stream.forget_source();
+        self.lane.forget_sources();
+    }
+
     /// A further description of the party: its next SSRC may be any.
     pub(crate) fn relearn_source(&mut self) {
         self.inbound.previous_ssrc = None;

@@ -146,6 +146,12 @@ impl OutgoingStream {
         }
     }
 
+    /// The names of sources mean others from now on (the stream was moved): what comes next is
+    /// another source.
+    pub fn forget_source(&mut self) {
+        self.mapping = None;
+    }
+
     /// This one packet is withheld, and its number taken out of the sequence; loss around it stays
     /// visible.
     pub fn withhold(&mut self, from: SourceEpoch, sequence: u64) {

@@ -66,7 +66,10 @@ impl Session {
         if let Err(error) = self.on_command(now.at).and_then(|()| self.check_new(id)) {
             return Err((endpoint, error));
         }
-        let DetachedEndpoint { endpoint } = *endpoint;
+        let DetachedEndpoint { mut endpoint } = *endpoint;
+        if let Some(leg) = endpoint.leg_mut() {
+            leg.on_moved();
+        }
         let arrived = from.map(|source_session| Event::TransferredIn {
             endpoint: id,
             source_session,

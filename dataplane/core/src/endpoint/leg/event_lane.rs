@@ -81,6 +81,12 @@ impl EventLane {
         self.waiting.len() < before
     }
 
+    /// Keys mean other sources from now on.
+    pub(super) fn forget_sources(&mut self) {
+        self.passing = None;
+        self.waiting.clear();
+    }
+
     /// Whether an event of a source is in the middle of passing.
     pub(super) fn is_passing(&self, now: Instant) -> bool {
         self.passing.is_some_and(|passing| now < passing.until)
