@@ -168,7 +168,7 @@ impl ReportControl {
                 .map(|(_, at)| *at)
                 .next_back();
             if let Some(sent_at) = sent_at {
-                let held = u64::from(report.delay_since_last_report) * 1_000_000_000 >> 16;
+                let held = (u64::from(report.delay_since_last_report) * 1_000_000_000) >> 16;
                 let held = Duration::from_nanos(held);
                 self.round_trip = Some((now - sent_at).saturating_sub(held));
             }

@@ -59,14 +59,14 @@ fn a_party_behind_a_nat_is_heard_and_sent_to_where_it_is() {
     assert_eq!(details.endpoints[0].remote_rtp_addr, Some(one.address));
     // Its reports go to the same host.
     world.pass(10_000);
-    let reports = world
+    let mut reports = world
         .out
         .sent
         .iter()
         .filter(|s| s.socket == SocketKey(one.socket.0 + 1));
     assert!(
         reports
-            .last()
+            .next_back()
             .is_some_and(|s| s.to.ip() == one.address.ip())
     );
 }
