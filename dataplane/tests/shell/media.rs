@@ -92,7 +92,7 @@ pub(crate) fn bind_pair(ip: &str) -> (UdpSocket, UdpSocket) {
     for _ in 0..100 {
         let rtp = UdpSocket::bind((ip, 0)).expect("binds");
         let port = rtp.local_addr().expect("bound").port();
-        if port % 2 == 0
+        if port.is_multiple_of(2)
             && let Ok(rtcp) = UdpSocket::bind((ip, port + 1))
         {
             return (rtp, rtcp);
