@@ -146,13 +146,16 @@ impl Worker {
         match found {
             Err(refused) => ticket.answer(Err(refused)),
             Ok(key) => {
+                let attaches = matches!(request, Request::SessionAttach { .. });
                 self.handle_session_request(key, request, ticket);
-                self.release_if_stale(key, term);
+                if attaches {
+                    self.release_if_stale(key, term);
+                }
             }
         }
     }
 
-    /// A command of a controller that is gone must not leave a session attached to nobody.
+    /// What a controller attached that is gone meanwhile must not stay attached to nobody.
     fn release_if_stale(&mut self, key: u64, term: u64) {
         if term != self.term
             && let Some(slot) = self.sessions.get_mut(key)

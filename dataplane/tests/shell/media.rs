@@ -278,6 +278,20 @@ fn silence_is_reported_by_its_timer() {
 }
 
 #[test]
+fn an_observer_from_before_does_not_take_the_events_away() {
+    let ip = "127.4.2.8";
+    let dataplane = Dataplane::start(ip, &[("media_timeout_secs", "1")]);
+    let mut observer = Link::open(&dataplane.socket(), Role::Observer);
+    let mut link = dataplane.controller();
+    let (session, mut a, b) = call(&mut link, ip);
+    a.say(1);
+    assert_eq!(b.hear().1, 1);
+    let info = observer.request(Request::SessionInfo { session });
+    assert!(info.is_ok(), "{info:?}");
+    link.event(session, |event| matches!(event, Event::MediaTimeout { .. }));
+}
+
+#[test]
 fn many_calls_come_and_go_without_a_trace() {
     let ip = "127.4.2.7";
     let dataplane = Dataplane::start(ip, &[]);

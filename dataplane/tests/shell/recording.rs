@@ -1,8 +1,9 @@
 //! Recordings through the real program.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nix::sys::signal::Signal;
 use pcap_file::pcap::PcapReader;
 use rtpbridge_shared::id::{RecordingId, SessionId};
 use rtpbridge_shared::ipc::recording::{RecordingStart, RecordingSummary};
@@ -242,7 +243,51 @@ fn a_killed_process_leaves_a_readable_file() {
         size >= 24 + 200 * (16 + 42 + 172)
     });
     a.say(200);
-    dataplane.signal(nix::sys::signal::Signal::SIGKILL);
+    dataplane.signal(Signal::SIGKILL);
     dataplane.end();
     assert!(audio(&path).len() >= 200);
+}
+
+#[test]
+fn times_and_order_are_those_of_arrival_however_late_the_program_is() {
+    let ip = "127.4.3.6";
+    let dataplane = Dataplane::start(ip, &[]);
+    let mut link = dataplane.controller();
+    let (session, mut a, mut b) = call(&mut link, ip);
+    let path = dataplane.recording("late.pcap");
+    let start = start(session, &path);
+    let started = link.request(Request::RecordingStart(start.clone()));
+    assert_eq!(started, Ok(Reply::Done));
+    let (mut sent, mut marks) = (Vec::new(), 0..);
+    for _ in 0..3 {
+        dataplane.signal(Signal::SIGSTOP);
+        for mark in marks.by_ref().take(10) {
+            let before = wall();
+            let party = if mark % 3 == 0 { &mut a } else { &mut b };
+            party.say(mark);
+            sent.push((mark, before, wall()));
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        dataplane.signal(Signal::SIGCONT);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let summary = stop(&mut link, &start);
+    assert_eq!(summary.dropped_packets, 0);
+    let recorded = audio(&path);
+    assert_eq!(recorded.len(), sent.len());
+    for ((time, packet), (mark, before, after)) in recorded.iter().zip(&sent) {
+        let recorded_mark = u32::from_be_bytes(packet[12..16].try_into().expect("4"));
+        assert_eq!(recorded_mark, *mark, "in the order of arrival");
+        // The file's times are cut to microseconds.
+        let slack = Duration::from_millis(1);
+        assert!(
+            *time + slack >= *before && *time <= *after + slack,
+            "{time:?}"
+        );
+    }
+}
+
+fn wall() -> Duration {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970")
 }
