@@ -44,9 +44,12 @@ impl Metrics {
             "Time from a client's request to its answer.",
         )
         .buckets(COMMAND_BUCKETS.to_vec());
+        let commands = HistogramVec::new(options, &["method"])
+            .expect("the name, label and buckets are constants that are well formed");
+        // The name is there before the first request.
+        commands.with_label_values(&["session.create"]);
         Self {
-            commands: HistogramVec::new(options, &["method"])
-                .expect("the name, label and buckets are constants that are well formed"),
+            commands,
             events_dropped: IntCounter::new("events_dropped", "lost in control")
                 .expect("the name is a constant that is well formed"),
             last_report: Mutex::default(),

@@ -19,6 +19,7 @@ use crate::api::sessions;
 use crate::app::{App, VERSION};
 use crate::clock::rfc3339;
 use crate::dataplane::pending::LinkError;
+use crate::event::{Body, LossReason};
 use crate::session::orphan;
 use crate::shutdown::Command;
 
@@ -127,14 +128,11 @@ impl AdminBackend for Operator {
         if !self.app.link.is_up() {
             return Err(AdminError::DataplaneUnavailable);
         }
-        let Some(holder) = self.app.registry.begin_end(id) else {
+        if !self.app.registry.begin_end(id) {
             return Err(AdminError::SessionNotFound(id));
-        };
-        if let Some(holder) = holder {
-            self.app.registry.tell_kicked(id, &holder);
         }
         let mut population = self.app.registry.watch_population();
-        orphan::destroy(&self.app, id);
+        orphan::destroy(&self.app, id, Body::Lost(LossReason::Kicked));
         let ended = population.wait_for(|_| !self.app.registry.all().contains(&id));
         match tokio::time::timeout(PATIENCE, ended).await {
             Ok(_) => Ok(()),

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::app::App;
+use crate::event::Body;
 use crate::event::queue::Close;
 use crate::lock::lock;
 use crate::session::orphan;
@@ -195,8 +196,8 @@ async fn end_the_rest(app: &Arc<App>) {
         "time is up, ending the sessions that are left"
     );
     for session in rest {
-        if app.registry.begin_end(session).is_some() {
-            orphan::destroy(app, session);
+        if app.registry.begin_end(session) {
+            orphan::destroy(app, session, Body::Unbound);
         }
     }
     let mut population = app.registry.watch_population();

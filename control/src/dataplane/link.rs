@@ -75,6 +75,7 @@ pub async fn run(app: Arc<App>) {
                 attempts = 0;
                 down_since = None;
                 reported = false;
+                take_over = false;
                 let error = serve(&app, connection).await;
                 app.link.on_disconnected();
                 warn!(%error, "link to the dataplane lost");
@@ -90,16 +91,17 @@ pub async fn run(app: Arc<App>) {
             }
             ConnectionError::Refused(Refusal::ControllerPresent { pid }) => {
                 // Our own former connection, which the dataplane has not yet seen ending.
-                take_over = app.takes_over || *pid == std::process::id();
+                take_over |= *pid == std::process::id();
             }
-            _ => take_over = app.takes_over,
+            _ => {}
         }
         if attempts == 1 && !reported {
             warn!(%error, "dataplane not reachable, trying again");
             reported = true;
         }
         give_up_when_due(&app, &mut down_since);
-        sleep(retry_delay(attempts)).await;
+        let delay = retry_delay(attempts).min(connect_patience(&app, down_since));
+        sleep(delay).await;
         attempts = attempts.saturating_add(1);
     }
 }

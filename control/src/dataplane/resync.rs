@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use super::pending::{LinkError, Phase};
 use crate::app::App;
+use crate::event::Body;
 use crate::event::queue::Mailbox;
 use crate::session::orphan;
 
@@ -102,7 +103,7 @@ pub(super) fn finish(app: &Arc<App>, snapshot: Snapshot) {
 
 fn destroy_leftover(app: &Arc<App>, session: SessionId) {
     info!(%session, "ending a session that was given up");
-    orphan::destroy(app, session);
+    orphan::destroy(app, session, Body::Unbound);
 }
 
 fn reattach(app: &Arc<App>, session: SessionId, client: Arc<Mailbox>) {

@@ -10,6 +10,7 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::dataplane::pending::LinkError;
+use crate::event::Body;
 
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -28,28 +29,30 @@ pub async fn run(app: Arc<App>) {
         }
         for session in app.registry.take_expired(Instant::now()) {
             info!(%session, "nobody attached in time, the session ends");
-            destroy(&app, session);
+            destroy(&app, session, Body::Unbound);
         }
     }
 }
 
-/// Asks the dataplane to end a session that nobody holds and that is in its end in the registry.
-pub fn destroy(app: &Arc<App>, session: SessionId) {
+/// Asks the dataplane to end a session that is in its end in the registry. A connection that held
+/// it hears of the recordings this stops, then `farewell`.
+pub fn destroy(app: &Arc<App>, session: SessionId, farewell: Body) {
     let owner = Arc::clone(app);
     app.link.submit(
         Request::SessionDestroy { session },
         Box::new(move |outcome| match outcome {
             Ok(Reply::Recordings(recordings)) => {
-                owner.cache.session_ended(session);
-                owner.registry.forget(session);
-                for recording in recordings.iter().filter(|recording| !recording.flushed) {
-                    warn!(%session, path = recording.file_path, "recording was not flushed in time");
+                for late in recordings.iter().filter(|recording| !recording.flushed) {
+                    warn!(%session, path = late.file_path, "recording was not flushed in time");
                 }
+                owner.registry.report_recordings(session, recordings);
+                owner.cache.session_ended(session);
+                owner.registry.finish_end(session, farewell);
             }
             Ok(_)
             | Err(LinkError::Refused(RequestError::SessionNotFound | RequestError::SessionGone)) => {
                 owner.cache.session_ended(session);
-                owner.registry.forget(session);
+                owner.registry.finish_end(session, farewell);
             }
             Err(LinkError::Unavailable) => owner.registry.condemn(session),
             Err(LinkError::Refused(error)) => {

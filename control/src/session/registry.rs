@@ -3,7 +3,7 @@
 //! ```text
 //! Creating ─► Held(Live) ─► Orphaned ─► Held(Attaching) ─► Held(Live)
 //!                 └── resync ──► Held(Attaching) ─┘
-//!        any but Creating ─► Ending ─► forgotten
+//!        Held, Orphaned ─► Ending ─► forgotten
 //! ```
 //!
 //! Nothing here waits or does IO: one lock, held for a few map operations, shared by the reader of
@@ -98,7 +98,10 @@ pub(super) enum Hold {
     Orphaned {
         deadline: Instant,
     },
-    Ending,
+    /// Its destruction is under way; the connection that held it still hears of it.
+    Ending {
+        client: Option<Arc<Mailbox>>,
+    },
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +162,7 @@ impl Registry {
                 stream: Stream::Live,
             }
         } else {
-            Hold::Ending
+            Hold::Ending { client: None }
         };
         wanted
     }
@@ -194,7 +197,7 @@ impl Registry {
             stream: Stream::Attaching,
         };
         match &entry.hold {
-            Hold::Creating | Hold::Ending => return Err(AttachRefused::NotFound),
+            Hold::Creating | Hold::Ending { .. } => return Err(AttachRefused::NotFound),
             Hold::Held { .. } if !force => return Err(AttachRefused::Held),
             Hold::Held { client: holder, .. } => holder.close(Close::Taken),
             Hold::Orphaned { deadline } => {
@@ -234,11 +237,19 @@ impl Registry {
         self.abandon_create(session, true);
     }
 
-    /// Nobody may attach from now on. Returns the connection that held it, or none when there is no
-    /// such session or its end is under way.
-    pub fn begin_end(&self, session: SessionId) -> Option<Option<Arc<Mailbox>>> {
+    /// Nobody may attach from now on. Returns false when there is no such session, or its end is
+    /// under way.
+    pub fn begin_end(&self, session: SessionId) -> bool {
+        lock(&self.inner).begin_end(session)
+    }
+
+    /// The end is reached; the connection that held the session is told `farewell`.
+    pub fn finish_end(&self, session: SessionId, farewell: Body) {
         let mut inner = lock(&self.inner);
-        inner.begin_end(session)
+        if let Some(entry) = inner.remove(session) {
+            entry.tell(session, 1, farewell);
+        }
+        self.publish(&inner);
     }
 
     /// Its destruction failed although the dataplane lives: try again after `delay`.
@@ -258,7 +269,7 @@ impl Registry {
                 break;
             }
             inner.deadlines.remove(&(deadline, session));
-            if inner.begin_end(session).is_some() {
+            if inner.begin_end(session) {
                 expired.push(session);
             }
         }
@@ -290,6 +301,9 @@ impl Registry {
             Hold::Held {
                 client,
                 stream: Stream::Live,
+            }
+            | Hold::Ending {
+                client: Some(client),
             } if event.number > entry.routed => {
                 entry.routed = event.number;
                 !client.push_event(ClientEvent {
@@ -340,7 +354,7 @@ impl Registry {
         let mut inner = lock(&self.inner);
         let session = snapshot.details.session;
         let deadline = Instant::now() + timeout;
-        let mut entry = Entry::new(snapshot.details.created_at_ms, Hold::Ending);
+        let mut entry = Entry::new(snapshot.details.created_at_ms, Hold::Creating);
         entry.refresh(snapshot);
         inner.sessions.insert(session, entry);
         self.orphan(&mut inner, session, deadline);
@@ -411,18 +425,20 @@ impl Inner {
         Some(entry)
     }
 
-    fn begin_end(&mut self, session: SessionId) -> Option<Option<Arc<Mailbox>>> {
-        let entry = self.sessions.get_mut(&session)?;
-        let holder = match &entry.hold {
-            Hold::Ending | Hold::Creating => return None,
+    fn begin_end(&mut self, session: SessionId) -> bool {
+        let Some(entry) = self.sessions.get_mut(&session) else {
+            return false;
+        };
+        let client = match &entry.hold {
+            Hold::Ending { .. } | Hold::Creating => return false,
             Hold::Held { client, .. } => Some(Arc::clone(client)),
             Hold::Orphaned { deadline } => {
                 self.deadlines.remove(&(*deadline, session));
                 None
             }
         };
-        entry.hold = Hold::Ending;
-        Some(holder)
+        entry.hold = Hold::Ending { client };
+        true
     }
 }
 
@@ -444,7 +460,11 @@ impl Entry {
 
     /// Queues something that has no number of its own, `offset` after the newest one that has.
     pub(super) fn tell(&self, session: SessionId, offset: u64, body: Body) {
-        if let Hold::Held { client, .. } = &self.hold {
+        if let Hold::Held { client, .. }
+        | Hold::Ending {
+            client: Some(client),
+        } = &self.hold
+        {
             client.push_event(ClientEvent {
                 session,
                 number: self.routed.saturating_add(offset),
@@ -463,7 +483,7 @@ impl Entry {
 
     fn view(&self, session: SessionId) -> Option<SessionView> {
         let state = match self.hold {
-            Hold::Creating | Hold::Ending => return None,
+            Hold::Creating | Hold::Ending { .. } => return None,
             Hold::Held { .. } => SessionState::Active,
             Hold::Orphaned { .. } => SessionState::Orphaned,
         };

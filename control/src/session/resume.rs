@@ -85,7 +85,7 @@ impl Registry {
                     *stream = Stream::Attaching;
                     plan.reattach.push((*session, Arc::clone(client)));
                 }
-                Hold::Ending => plan.destroy.push(*session),
+                Hold::Ending { .. } => plan.destroy.push(*session),
                 Hold::Creating | Hold::Orphaned { .. } => {}
             }
         }
@@ -124,17 +124,6 @@ impl Registry {
         }
         self.publish(&inner);
         sessions.len()
-    }
-
-    /// The operator ended the session; the connection that held it is told.
-    pub fn tell_kicked(&self, session: SessionId, holder: &Mailbox) {
-        let inner = lock(&self.inner);
-        let routed = inner.sessions.get(&session).map_or(0, |entry| entry.routed);
-        holder.push_event(ClientEvent {
-            session,
-            number: routed.saturating_add(1),
-            body: Body::Lost(LossReason::Kicked),
-        });
     }
 }
 

@@ -161,24 +161,26 @@ impl Connection {
     }
 
     /// The session, if there is one, is orphaned from now on.
-    pub(super) fn give_up(&mut self, ending: &Ending) {
+    pub(super) fn give_up(&mut self, ending: Ending) {
         debug!(?ending, "connection ends");
         self.mailbox.retire();
         let attaching = match self.pending.take().map(|pending| pending.binding) {
             Some(Binding::Attach(session)) => Some(session),
             _ => None,
         };
-        for session in self.session.into_iter().chain(attaching) {
+        if let Some(session) = attaching {
             release(&self.app, session, &self.mailbox);
         }
+        // Only a session that this connection still held is orphaned by its end.
+        self.session = self
+            .session
+            .filter(|session| release(&self.app, *session, &self.mailbox));
     }
 
     /// Says goodbye as far as the peer lets us.
     pub(super) async fn close(&mut self, ending: Ending) -> Result<(), Error> {
-        let orphaned = self
-            .session
-            .filter(|_| matches!(ending, Ending::Silent | Ending::Server(Close::Restart)));
-        if orphaned.is_some() {
+        let listens = matches!(ending, Ending::Silent | Ending::Server(Close::Restart));
+        if listens && self.session.is_some() {
             let remaining = self.app.config.disconnect_timeout.as_millis();
             let remaining = u64::try_from(remaining).unwrap_or(u64::MAX);
             self.socket
@@ -485,7 +487,9 @@ impl Connection {
         self.serial += 1;
         match pending.binding {
             Binding::Create(session) => self.app.registry.abandon_create(session, true),
-            Binding::Attach(session) => release(&self.app, session, &self.mailbox),
+            Binding::Attach(session) => {
+                release(&self.app, session, &self.mailbox);
+            }
             Binding::Keep | Binding::Destroy => {}
         }
         let seconds = pending.since.elapsed().as_secs_f64();
@@ -511,12 +515,14 @@ impl Connection {
     }
 }
 
-fn release(app: &App, session: SessionId, mailbox: &Mailbox) {
+fn release(app: &App, session: SessionId, mailbox: &Mailbox) -> bool {
     let timeout = app.config.disconnect_timeout;
-    if app.registry.release(session, mailbox, timeout) {
+    let held = app.registry.release(session, mailbox, timeout);
+    if held {
         app.link
             .submit(Request::SessionRelease { session }, Box::new(|_| {}));
     }
+    held
 }
 
 fn ending_of(error: &Error) -> Ending {

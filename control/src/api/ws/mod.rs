@@ -35,7 +35,7 @@ use crate::session::admission::Slot;
 /// Small, because most connections are idle most of the time; larger messages take more reads.
 const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// For the closing handshake (RFC 6455 section 7).
-const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL: Duration = Duration::from_millis(500);
 
 /// Runs the connection to its end. `attach` names an orphaned session to claim at once.
 pub async fn serve(
@@ -66,7 +66,7 @@ pub async fn serve(
         connection.attach(session);
     }
     let ending = connection.run().await;
-    connection.give_up(&ending);
+    connection.give_up(ending);
     // A peer that does not take part in the closing handshake is dropped all the same.
     let _ = timeout(FAREWELL, connection.close(ending)).await;
     drop(connection);

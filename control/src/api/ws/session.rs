@@ -15,6 +15,7 @@ use crate::api::sessions;
 use crate::app::{App, VERSION};
 use crate::clock::unix_ms;
 use crate::dataplane::pending::LinkError;
+use crate::event::Body;
 use crate::session::orphan;
 use crate::session::registry::AttachRefused;
 
@@ -61,7 +62,7 @@ pub(super) fn create(context: Context<'_>) -> Result<Step, ApiError> {
     .first(move |outcome| {
         match &outcome {
             Ok(_) if app.registry.finish_create(session, &client) => {}
-            Ok(_) => orphan::destroy(&app, session),
+            Ok(_) => orphan::destroy(&app, session, Body::Unbound),
             Err(error) => {
                 let condemn = matches!(error, LinkError::Unavailable);
                 app.registry.abandon_create(session, condemn);
