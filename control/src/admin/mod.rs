@@ -1,6 +1,5 @@
-//! The admin interface: HTTP on the admin Unix socket, the only place for actions that go beyond one's
-//! own session. `report` is what it says, `routes` how it is asked. It knows control only through
-//! [`AdminBackend`]; who may connect is decided by the socket's mode (0660).
+//! The admin interface: HTTP on the admin Unix socket (0660), the only place for actions that go beyond
+//! one's own session. It knows control only through [`AdminBackend`].
 //!
 //! | request | answer |
 //! |---|---|

@@ -23,7 +23,12 @@ fn number(value: impl ToString) -> Cell {
 fn finish(table: &Table) -> String {
     let lines: Vec<String> = table
         .lines()
-        .map(|line| line.trim_end().to_owned())
+        .map(|line| {
+            line.strip_prefix(" ")
+                .unwrap_or(&line)
+                .trim_end()
+                .to_owned()
+        })
         .collect();
     lines.join("\n")
 }
