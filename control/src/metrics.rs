@@ -61,11 +61,6 @@ impl Metrics {
         self.commands.with_label_values(&[method]).observe(seconds);
     }
 
-    /// Whether the dataplane's last report said that no worker takes another session.
-    pub fn is_overloaded(&self) -> bool {
-        lock(&self.last_report).overloaded
-    }
-
     /// Events were lost to a full queue of a connection.
     pub fn events_dropped(&self, count: u64) {
         self.events_dropped.inc_by(count);

@@ -1,4 +1,5 @@
-//! GET /health, /health/live, /health/ready: answered from what is known, without asking anybody.
+//! GET /health, /health/live: answered from what is known. GET /health/ready also asks the dataplane
+//! whether it is overloaded, as long as a scrape would.
 
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use serde_json::json;
 
 use super::error::json_answer;
 use crate::app::App;
+use crate::metrics::dataplane_report;
 
 /// Whether calls can be served.
 pub(super) async fn health(State(app): State<Arc<App>>) -> Response<Body> {
@@ -31,7 +33,7 @@ pub(super) async fn ready(State(app): State<Arc<App>>) -> Response<Body> {
         status(unavailable, "draining")
     } else if !app.link.is_up() {
         status(unavailable, "dataplane_unavailable")
-    } else if app.metrics.is_overloaded() {
+    } else if dataplane_report(&app).await.0.overloaded {
         status(unavailable, "overloaded")
     } else {
         status(StatusCode::OK, "ok")

@@ -36,8 +36,8 @@ use crate::app::App;
 
 /// How long a request head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
-/// Connections that are not WebSockets (yet), beside `max_connections`.
-const HTTP_CONNECTIONS: usize = 512;
+/// Connections that are not WebSockets (yet); more wait in the listener's backlog.
+const HTTP_CONNECTIONS: usize = 1024;
 const READ_BUFFER_BYTES: usize = 8 * 1024;
 const MAX_HEADERS: usize = 64;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -66,6 +66,9 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
     let router = router(Arc::clone(&app));
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
     loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
+            return;
+        };
         let (stream, peer) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
@@ -73,10 +76,6 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
-        };
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            debug!(%peer, "too many HTTP connections");
-            continue;
         };
         let connection = serve_connection(Arc::clone(&app), router.clone(), stream, peer);
         tokio::spawn(async move {

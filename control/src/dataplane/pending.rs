@@ -64,6 +64,8 @@ struct Inner {
     peer: Option<Hello>,
     restarts: u64,
     draining: bool,
+    /// None while not connected. Decides whether requests are taken; `Link::phase` tells others.
+    phase: Option<Phase>,
 }
 
 impl std::fmt::Debug for Inner {
@@ -146,10 +148,10 @@ impl Link {
 
     /// Every event of the session up to `event_number` reached its client. Sent with the next write.
     pub fn acknowledge(&self, session: SessionId, event_number: u64) {
-        if !self.is_up() {
+        let mut inner = lock(&self.inner);
+        if inner.phase != Some(Phase::Up) {
             return;
         }
-        let mut inner = lock(&self.inner);
         let newest = inner.acknowledged.entry(session).or_default();
         *newest = event_number.max(*newest);
         drop(inner);
@@ -158,13 +160,12 @@ impl Link {
 
     pub(super) fn submit_in(&self, least: Phase, request: Request, then: Then) {
         let accepted = {
-            let phase = self.phase();
             let mut inner = lock(&self.inner);
-            let open = phase == Phase::Up || phase == least;
-            if open && phase != Phase::Down {
-                inner.enqueue_request(request, then)
-            } else {
-                Err(then)
+            match inner.phase {
+                Some(phase) if phase == Phase::Up || phase == least => {
+                    inner.enqueue_request(request, then)
+                }
+                _ => Err(then),
             }
         };
         match accepted {
@@ -196,6 +197,7 @@ impl Link {
     pub(super) fn on_connected(&self, peer: Hello) -> Option<Hello> {
         let mut inner = lock(&self.inner);
         inner.draining = false;
+        inner.phase = Some(Phase::Syncing);
         let before = inner.peer.replace(peer);
         drop(inner);
         self.phase.send_replace(Phase::Syncing);
@@ -211,6 +213,7 @@ impl Link {
     }
 
     pub(super) fn on_synced(&self) {
+        lock(&self.inner).phase = Some(Phase::Up);
         self.phase.send_replace(Phase::Up);
     }
 
@@ -219,6 +222,7 @@ impl Link {
         self.phase.send_replace(Phase::Down);
         let orphaned = {
             let mut inner = lock(&self.inner);
+            inner.phase = None;
             inner.outgoing = Vec::new();
             inner.acknowledged.clear();
             std::mem::take(&mut inner.pending)
