@@ -137,10 +137,16 @@ impl Mailbox {
         }
     }
 
-    /// Asks the connection to end; overtakes everything queued.
+    /// Asks the connection to end. The loss of the session overtakes everything queued; the end of
+    /// the process comes after what the client is still owed.
     pub fn close(&self, close: Close) {
-        lock(&self.inner).close.get_or_insert(close);
-        self.waker.wake();
+        match close {
+            Close::Taken => {
+                lock(&self.inner).close.get_or_insert(close);
+                self.waker.wake();
+            }
+            Close::Restart => self.push(Place::Free, Delivery::Close(close)),
+        }
     }
 
     /// Marks the connection as ended and forgets what is queued.
@@ -278,11 +284,14 @@ mod tests {
     }
 
     #[test]
-    fn a_close_overtakes_and_a_retired_queue_swallows() {
+    fn a_taken_session_overtakes_a_restart_waits_and_a_retired_queue_swallows() {
         let mailbox = Mailbox::new(SMALL);
         assert!(mailbox.push_event(normal(1)));
         mailbox.close(Close::Taken);
         assert_eq!(drain(&mailbox), ["close Taken", "event 1"]);
+        assert!(mailbox.push_event(normal(3)));
+        mailbox.close(Close::Restart);
+        assert_eq!(drain(&mailbox), ["event 3", "close Restart"]);
         mailbox.retire();
         assert!(mailbox.push_event(normal(2)));
         assert!(drain(&mailbox).is_empty());
