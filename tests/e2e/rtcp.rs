@@ -155,17 +155,31 @@ fn a_goodbye_is_passed_on_to_the_client() {
         ssrc: alice.ssrc,
         blocks: Vec::new(),
     };
-    let bye = |reason: Option<&str>| Rtcp::Bye {
+    let bye = Rtcp::Bye {
         ssrcs: vec![alice.ssrc],
-        reason: reason.map(str::to_owned),
+        reason: Some("hung up".to_owned()),
     };
-    alice.send_rtcp(&Rtcp::compound(&[report.clone(), bye(Some("hung up"))]));
+    let goodbye = Rtcp::compound(&[report, bye]);
+    alice.send_rtcp(&goodbye);
     let event = client.expect_event("endpoint.rtcp_bye");
     assert_eq!(
         event,
         json!({"endpoint_id": alice.endpoint, "ssrc_list": [alice.ssrc], "reason": "hung up"})
     );
-    alice.send_rtcp(&Rtcp::compound(&[report, bye(None)]));
+    // Said again it is no news; of the party's next stream it is.
+    alice.send_rtcp(&goodbye);
+    client.expect_no_event("endpoint.rtcp_bye", Duration::from_millis(200));
+    alice.ssrc = alice.ssrc.wrapping_add(1);
+    alice.burst(2);
+    let report = Rtcp::ReceiverReport {
+        ssrc: alice.ssrc,
+        blocks: Vec::new(),
+    };
+    let bye = Rtcp::Bye {
+        ssrcs: vec![alice.ssrc],
+        reason: None,
+    };
+    alice.send_rtcp(&Rtcp::compound(&[report, bye]));
     assert_eq!(
         client.expect_event("endpoint.rtcp_bye")["reason"],
         json!(null)

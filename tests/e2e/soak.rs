@@ -150,8 +150,8 @@ fn fifty_crashes_leave_fifty_readable_recordings() {
                 "crash {crash}: {age:?} lost"
             );
         }
-        client.expect_event("session.lost");
         server.start_dataplane();
+        client.expect_event("session.lost");
         server.wait_healthy();
     }
 }

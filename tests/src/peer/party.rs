@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 use super::rtcp::Rtcp;
@@ -14,6 +15,8 @@ use crate::harness::Client;
 
 /// Samples of a 20 ms frame at 8 kHz.
 pub const FRAME_SAMPLES: u32 = 160;
+/// Room for everything that a test lets pile up before it reads; the default holds 256 packets.
+const RECEIVE_BUFFER_BYTES: usize = 8 * 1024 * 1024;
 /// The time a frame lasts.
 pub const FRAME_TIME: Duration = Duration::from_millis(20);
 
@@ -47,6 +50,7 @@ impl Party {
     /// A party on any local address.
     pub fn bind_at(ip: IpAddr) -> Self {
         let (rtp, rtcp) = socket_pair(ip);
+        setsockopt(&rtp, sockopt::RcvBufForce, &RECEIVE_BUFFER_BYTES).expect("tests run as root");
         Self {
             rtp,
             rtcp,
