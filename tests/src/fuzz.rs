@@ -1,6 +1,9 @@
 //! What the fuzz targets do with their bytes, also run by ordinary tests over the corpus. Each must
 //! neither panic nor run away, and checks what must hold for whatever was accepted.
 
+use rtpbridge_core::dtmf::payload::EventPayload;
+use rtpbridge_core::rtcp::parse::{RtcpPacket, packets as rtcp_packets};
+use rtpbridge_core::rtp::header::RtpHeader;
 use rtpbridge_core::sdp::{
     AnswerSecurity, AnswerSettings, Origin, RemoteDescription, RemoteSecurity, parse, plan_answer,
 };
@@ -12,7 +15,7 @@ use rtpbridge_shared::vocab::Direction;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("sdp", sdp), ("ipc", ipc)];
+pub const TARGETS: &[Target] = &[("sdp", sdp), ("ipc", ipc), ("rtp", rtp), ("rtcp", rtcp)];
 
 /// Descriptions: whatever is accepted is answered, and our answer is a valid description.
 pub fn sdp(data: &[u8]) {
@@ -64,4 +67,31 @@ pub fn ipc(data: &[u8]) {
         frame::encode(&message, &mut bytes).expect("what was decoded can be encoded");
         frame::decode::<ToControl>(&bytes[4..]).expect("and decoded again");
     }
+}
+
+/// RTP: what a header says lies within the datagram, and DTMF payloads are read from it.
+pub fn rtp(data: &[u8]) {
+    if let Ok(header) = RtpHeader::parse(data) {
+        let payload = data.get(header.payload).expect("the payload lies within");
+        let _ = EventPayload::parse(payload);
+    }
+}
+
+/// RTCP: compounds are read to the end or to the first lie, in as many steps as there are packets.
+pub fn rtcp(data: &[u8]) {
+    let mut packets = 0;
+    for packet in rtcp_packets(data) {
+        packets += 1;
+        match packet {
+            Ok(
+                RtcpPacket::SenderReport { reports, .. }
+                | RtcpPacket::ReceiverReport { reports, .. },
+            ) => {
+                assert!(reports.iter().count() <= 31);
+            }
+            Ok(RtcpPacket::Goodbye { sources, .. }) => assert!(sources.iter().count() <= 31),
+            Ok(RtcpPacket::Other { .. }) | Err(_) => {}
+        }
+    }
+    assert!(packets <= data.len() / 4 + 1);
 }
