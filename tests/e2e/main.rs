@@ -18,5 +18,6 @@ mod rtcp;
 mod sdp;
 mod shutdown;
 mod soak;
+mod srtp;
 mod stats;
 mod survival;

@@ -26,6 +26,7 @@ pub struct Crypto {
     pub suite: String,
     /// Key and salt in base64.
     pub inline: String,
+    bytes: Option<Vec<u8>>,
 }
 
 impl Crypto {
@@ -35,7 +36,13 @@ impl Crypto {
         Self {
             suite: suite.to_owned(),
             inline: base64(&bytes),
+            bytes: Some(bytes),
         }
+    }
+
+    /// Key and salt in hexadecimal, of a key made here.
+    pub fn hex(&self) -> String {
+        hex(self.bytes.as_ref().expect("made here"))
     }
 
     /// The attribute of a description, without `a=`.
@@ -57,6 +64,7 @@ impl Crypto {
         Self {
             suite: suite.to_owned(),
             inline: inline.split('|').next().unwrap_or(inline).to_owned(),
+            bytes: None,
         }
     }
 }

@@ -181,7 +181,8 @@ impl Unprotector {
         let ssrc = packet::parse_rtcp_ssrc(packet).ok_or(SrtpError::Malformed)?;
         let window = self.sources.window(ssrc, Stream::Rtcp).copied();
         let opened = self.keys.open(now, Stream::Rtcp, packet, |keys, packet| {
-            let index = keys.rtcp_index(packet).ok_or(SrtpError::Malformed)?;
+            // Without the E flag it was sent in the clear, by whomever.
+            let index = keys.rtcp_index(packet).ok_or(SrtpError::NotAuthentic)?;
             check_fresh(window.as_ref(), index.into())?;
             let len = keys.open_rtcp(packet, ssrc, index)?;
             Ok::<_, SrtpError>(Opened {
