@@ -2,6 +2,9 @@
 //! not start or had to give up sessions, 2 wrong configuration or arguments.
 
 mod app;
+// File endpoints play from it.
+#[allow(dead_code)]
+mod decoder;
 mod directory;
 // Nothing opens an association before there are WebRTC endpoints.
 #[allow(dead_code)]
