@@ -13,6 +13,7 @@ mod messages;
 mod peers;
 mod recording;
 mod recording_files;
+mod restart;
 mod routing;
 mod rtcp;
 mod sdp;

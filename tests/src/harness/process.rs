@@ -25,14 +25,19 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` with both outputs going to `log`.
-    pub fn start(name: &str, mut command: Command, log: PathBuf) -> Self {
+    pub fn start(name: &str, command: Command, log: PathBuf) -> Self {
+        Self::start_with_input(name, command, log, Stdio::null())
+    }
+
+    /// As [`Self::start`], with something on descriptor 0.
+    pub fn start_with_input(name: &str, mut command: Command, log: PathBuf, input: Stdio) -> Self {
         let output = File::options()
             .create(true)
             .append(true)
             .open(&log)
             .expect("log file");
         let child = command
-            .stdin(Stdio::null())
+            .stdin(input)
             .stdout(output.try_clone().expect("log handle"))
             .stderr(output)
             .spawn()

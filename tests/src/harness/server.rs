@@ -3,9 +3,10 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -20,6 +21,9 @@ use super::procfs;
 use super::wait::{SOON, eventually};
 
 const DEFAULT_MEDIA_PORTS: u16 = 180;
+/// A shell script for a command line: runs it with descriptor 0 passed as sd_listen_fds(3) has it.
+const PASS_INPUT_AS_SOCKET: &str = "exec 3<&0 0</dev/null; \
+    LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=control exec \"$0\" \"$@\"";
 
 /// Who starts the two processes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -306,6 +310,62 @@ impl Server {
         self.control = Some(self.launch("rtpbridge-control"));
     }
 
+    /// Starts control with something more in its environment.
+    pub fn start_control_with(&mut self, name: &str, value: &str) {
+        let mut command = self.command("rtpbridge-control");
+        command.env(name, value).args(&self.arguments);
+        let log = self.path("rtpbridge-control.log");
+        self.control = Some(Process::start("rtpbridge-control", command, log));
+    }
+
+    /// Starts control as a service manager does that holds the control address: with the listening
+    /// socket as descriptor 3.
+    pub fn start_control_behind(&mut self, listener: &TcpListener) {
+        let program = self.command("rtpbridge-control");
+        let mut command = program_command_of(Path::new("/bin/sh"));
+        command
+            .args(["-c", PASS_INPUT_AS_SOCKET])
+            .arg(program.get_program())
+            .args(program.get_args())
+            .args(&self.arguments);
+        let socket = listener.try_clone().expect("a descriptor is free");
+        let input = Stdio::from(OwnedFd::from(socket));
+        let log = self.path("rtpbridge-control.log");
+        let control = Process::start_with_input("rtpbridge-control", command, log, input);
+        self.control = Some(control);
+    }
+
+    /// Starts a control beside the living one, which is given back: the new one takes over from it.
+    pub fn start_successor(&mut self) -> Process {
+        let successor = self.launch("rtpbridge-control");
+        let living = self.control.replace(successor);
+        living.expect("control was started here")
+    }
+
+    /// Runs one of the programs under `wrapper`, a command line that ends with a program to start.
+    pub fn start_under(&self, wrapper: &mut Command, program: &str) -> Process {
+        let inner = self.command(program);
+        wrapper.arg(inner.get_program()).args(inner.get_args());
+        for (name, _) in inner.get_envs() {
+            wrapper.env_remove(name);
+        }
+        let wrapper = std::mem::replace(wrapper, Command::new("true"));
+        Process::start(program, wrapper, self.path(&format!("{program}.log")))
+    }
+
+    /// Takes the processes that [`Self::start_under`] started as this server's own.
+    pub fn adopt(&mut self, dataplane: Process, control: Process) {
+        self.dataplane = Some(dataplane);
+        self.control = Some(control);
+    }
+
+    /// `rtpbridgectl` for this server.
+    pub fn ctl(&self, arguments: &[&str]) -> Output {
+        let mut command = self.command("rtpbridgectl");
+        let output = command.args(arguments).stdin(Stdio::null()).output();
+        output.expect("rtpbridgectl runs")
+    }
+
     /// Starts the supervisor.
     pub fn start_supervisor(&mut self) {
         self.supervisor = Some(self.launch("rtpbridge"));
@@ -341,7 +401,11 @@ impl Server {
 
 /// The bare command of one of the programs, without any configuration from this environment.
 pub fn program_command(program: &str) -> Command {
-    let mut command = Command::new(binary(program));
+    program_command_of(&binary(program))
+}
+
+fn program_command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars() {
         if name.starts_with("RTPBRIDGE_") || name == "RUNTIME_DIRECTORY" {
             command.env_remove(name);

@@ -19,6 +19,7 @@ use tokio_tungstenite::tungstenite::{Bytes, Error, Message, Utf8Bytes};
 use tracing::debug;
 
 use super::call::{self, Ask, Binding, Context, Step};
+use super::crash::{self, Moment};
 use super::envelope::{self, ApiError, Code, Family};
 use super::session;
 use crate::app::App;
@@ -280,6 +281,9 @@ impl Connection {
 
     fn on_flushed(&mut self) {
         self.unflushed = 0;
+        if !self.written.is_empty() {
+            crash::point(Moment::BeforeAcknowledge);
+        }
         for (session, number) in self.written.drain(..) {
             self.app.link.acknowledge(session, number);
         }
@@ -399,6 +403,9 @@ impl Connection {
             && self.session == Some(event.session)
         {
             self.session = None;
+        }
+        if event.is_critical() {
+            crash::point(Moment::BeforeWrite);
         }
         if let Some(text) = wire::write(event) {
             self.write(text, event.acknowledgement());

@@ -6,6 +6,7 @@
 mod bridge;
 mod call;
 mod connection;
+mod crash;
 mod dtmf;
 mod endpoint;
 pub mod envelope;
