@@ -241,7 +241,10 @@ fn reports_are_protected_both_ways() {
         let mut secured = SdesParty::join(&script, &mut client, suite);
         secured.talk(5);
         let sealed = secured.party.receive_rtcp_bytes(SOON).expect("a report");
-        let opened = secured.receiver.carry(std::slice::from_ref(&sealed), true).remove(0);
+        let opened = secured
+            .receiver
+            .carry(std::slice::from_ref(&sealed), true)
+            .remove(0);
         let opened = opened.expect("libsrtp opens it");
         assert_ne!(sealed[8..], opened[8..]);
         let compound = Rtcp::parse_compound(&opened).expect("RTCP inside");
