@@ -53,6 +53,7 @@ struct Source {
     path: PathBuf,
     name: String,
     text: String,
+    declared_for_tests: bool,
 }
 
 impl Source {
@@ -66,6 +67,22 @@ impl Source {
         self.name.starts_with("tests/")
             || self.name.ends_with("/tests.rs")
             || self.name.contains("/tests/")
+            || self.declared_for_tests
+    }
+
+    /// Files of modules that this one declares under `#[cfg(test)]`, without their extension.
+    fn test_modules(&self) -> Vec<PathBuf> {
+        let directory = match self.path.file_stem().and_then(|stem| stem.to_str()) {
+            Some("mod" | "lib" | "main") | None => self.path.with_file_name(""),
+            Some(_) => self.path.with_extension(""),
+        };
+        let lines: Vec<&str> = self.text.lines().collect();
+        lines
+            .windows(2)
+            .filter(|pair| pair[0] == "#[cfg(test)]")
+            .filter_map(|pair| pair[1].strip_suffix(';')?.split("mod ").nth(1))
+            .map(|name| directory.join(name))
+            .collect()
     }
 }
 
@@ -82,6 +99,12 @@ fn sources() -> Vec<Source> {
         collect(&root().join(directory), &mut found);
     }
     assert!(found.len() > 30, "the sources were found");
+    let test_modules: Vec<PathBuf> = found.iter().flat_map(Source::test_modules).collect();
+    for source in &mut found {
+        source.declared_for_tests = test_modules.iter().any(|module| {
+            source.path == module.with_extension("rs") || source.path.starts_with(module)
+        });
+    }
     found
 }
 
@@ -102,6 +125,7 @@ fn collect(directory: &Path, found: &mut Vec<Source>) {
                     .into_owned(),
                 text: fs::read_to_string(&path).expect("UTF-8"),
                 path,
+                declared_for_tests: false,
             });
         }
     }
@@ -173,6 +197,12 @@ fn functions(text: &str) -> Vec<(usize, usize, bool)> {
         .iter()
         .any(|start| code.starts_with(start));
         if !is_function {
+            continue;
+        }
+        let signature_end = lines[at..]
+            .iter()
+            .find(|line| line.ends_with([';', '{', '}']));
+        if signature_end.is_some_and(|line| line.ends_with(';')) {
             continue;
         }
         let closing = format!("{}}}", " ".repeat(indent));

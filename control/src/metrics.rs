@@ -111,54 +111,7 @@ type Labelled<'a> = (&'a [(&'a str, &'a str)], f64);
 
 impl Page {
     fn dataplane(&mut self, report: &MetricsReport) {
-        let counters = [
-            (
-                "rtpbridge_sessions_total",
-                "Sessions created.",
-                report.sessions_total,
-            ),
-            (
-                "rtpbridge_endpoints_total",
-                "Endpoints created.",
-                report.endpoints_total,
-            ),
-            (
-                "rtpbridge_packets_routed_total",
-                "RTP packets sent to destinations.",
-                report.packets_routed,
-            ),
-            (
-                "rtpbridge_packets_received_total",
-                "RTP and RTCP packets received.",
-                report.packets_received,
-            ),
-            (
-                "rtpbridge_packets_recorded_total",
-                "Packets written to recordings.",
-                report.packets_recorded,
-            ),
-            (
-                "rtpbridge_packets_recording_dropped_total",
-                "Packets lost to recordings.",
-                report.packets_recording_dropped,
-            ),
-            (
-                "rtpbridge_srtp_errors_total",
-                "SRTP packets that failed.",
-                report.srtp_errors,
-            ),
-            (
-                "rtpbridge_transcode_errors_total",
-                "Frames that failed to decode or encode.",
-                report.transcode_errors,
-            ),
-            (
-                "rtpbridge_dtmf_events_total",
-                "Digits detected.",
-                report.dtmf_events,
-            ),
-        ];
-        for (name, help, value) in counters {
+        for (name, help, value) in dataplane_counters(report) {
             self.counter(name, help, value);
         }
         for (name, help, value) in &report.extra_counters {
@@ -426,4 +379,55 @@ fn is_metric_name(name: &str) -> bool {
         && name
             .bytes()
             .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+}
+
+/// Name, help and value of every plain counter that the dataplane keeps.
+fn dataplane_counters(report: &MetricsReport) -> [(&'static str, &'static str, u64); 9] {
+    [
+        (
+            "rtpbridge_sessions_total",
+            "Sessions created.",
+            report.sessions_total,
+        ),
+        (
+            "rtpbridge_endpoints_total",
+            "Endpoints created.",
+            report.endpoints_total,
+        ),
+        (
+            "rtpbridge_packets_routed_total",
+            "RTP packets sent to destinations.",
+            report.packets_routed,
+        ),
+        (
+            "rtpbridge_packets_received_total",
+            "RTP and RTCP packets received.",
+            report.packets_received,
+        ),
+        (
+            "rtpbridge_packets_recorded_total",
+            "Packets written to recordings.",
+            report.packets_recorded,
+        ),
+        (
+            "rtpbridge_packets_recording_dropped_total",
+            "Packets lost to recordings.",
+            report.packets_recording_dropped,
+        ),
+        (
+            "rtpbridge_srtp_errors_total",
+            "SRTP packets that failed.",
+            report.srtp_errors,
+        ),
+        (
+            "rtpbridge_transcode_errors_total",
+            "Frames that failed to decode or encode.",
+            report.transcode_errors,
+        ),
+        (
+            "rtpbridge_dtmf_events_total",
+            "Digits detected.",
+            report.dtmf_events,
+        ),
+    ]
 }
