@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use nix::unistd::User;
+use rtpbridge_core::sdp::Fingerprint;
 use rtpbridge_core::session::EngineConfig;
 use rtpbridge_shared::config::{Config, Limit};
 use rtpbridge_shared::logging::LogHandle;
@@ -17,6 +18,7 @@ use thiserror::Error;
 use tracing::{info, warn};
 
 use crate::directory::Directory;
+use crate::handshake::{HandshakeError, HandshakeService};
 use crate::ipc::dispatch::Dispatcher;
 use crate::ipc::listen::{self, ListenError};
 use crate::ipc::outbox::ControllerSlot;
@@ -52,6 +54,9 @@ pub(crate) enum AppError {
     /// Threads, descriptors.
     #[error("cannot start: {0}")]
     Start(#[from] io::Error),
+    /// The certificate or its thread.
+    #[error(transparent)]
+    Handshakes(#[from] HandshakeError),
     /// The end came before everything was in order.
     #[error("{0} sessions could not be ended in time")]
     SessionsLeft(usize),
@@ -77,7 +82,8 @@ pub(crate) fn run(config: Config, log: LogHandle, no_sandbox: bool) -> Result<()
     let sandbox = confine(&config, no_sandbox);
 
     let recorder = Arc::new(Recorder::start(directory)?);
-    let shared = Arc::new(share(&config, recorder));
+    let handshakes = Arc::new(HandshakeService::start()?);
+    let shared = Arc::new(share(&config, recorder, handshakes));
     let (workers, threads) = start_workers(worker_count, &shared)?;
     let dispatcher = Dispatcher::new(shared, workers.clone(), log, process, sandbox);
     let dispatcher = Arc::new(dispatcher);
@@ -174,7 +180,7 @@ fn confine(config: &Config, no_sandbox: bool) -> Vec<sandbox::Line> {
     lines
 }
 
-fn share(config: &Config, recorder: Arc<Recorder>) -> Shared {
+fn share(config: &Config, recorder: Arc<Recorder>, handshakes: Arc<HandshakeService>) -> Shared {
     let range = (config.rtp_port_range.start(), config.rtp_port_range.end());
     let webrtc = config.webrtc_port_range.map(|r| (r.start(), r.end()));
     let addresses = config.media_ip.iter().collect();
@@ -183,7 +189,8 @@ fn share(config: &Config, recorder: Arc<Recorder>) -> Shared {
         controller: ControllerSlot::default(),
         ports: Ports::new(addresses, range, webrtc, config.media_dscp, rand::random),
         recorder,
-        engine: Arc::new(engine_config(config)),
+        engine: Arc::new(engine_config(config, handshakes.fingerprint().clone())),
+        handshakes: Some(handshakes),
         settings: Settings {
             batch_window: config.batch_window,
             max_lateness: config.max_lateness,
@@ -194,7 +201,7 @@ fn share(config: &Config, recorder: Arc<Recorder>) -> Shared {
     }
 }
 
-fn engine_config(config: &Config) -> EngineConfig {
+fn engine_config(config: &Config, fingerprint: Fingerprint) -> EngineConfig {
     EngineConfig {
         media_ip: config.media_ip.iter().collect(),
         media_timeout: config.media_timeout,
@@ -206,6 +213,7 @@ fn engine_config(config: &Config) -> EngineConfig {
         rtp_learning: config.rtp_learning,
         rtp_wait_for_inbound: config.rtp_wait_for_inbound,
         srtp_suites: config.srtp_suites.clone(),
+        fingerprint: Some(fingerprint),
         opus_bitrate: config.opus_bitrate,
         opus_complexity: config.opus_complexity,
         transcode_cache_size: config.transcode_cache_size,

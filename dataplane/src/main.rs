@@ -6,8 +6,6 @@ mod app;
 #[allow(dead_code)]
 mod decoder;
 mod directory;
-// Nothing opens an association before there are WebRTC endpoints.
-#[allow(dead_code)]
 mod handshake;
 mod ipc;
 mod ports;

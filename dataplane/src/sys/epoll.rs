@@ -38,6 +38,12 @@ impl Poller {
             .add(source, EpollEvent::new(EpollFlags::EPOLLIN, key))?)
     }
 
+    /// Reports `source` no more.
+    pub(crate) fn remove(&self, source: impl AsFd) {
+        // Fails only for what was never added.
+        let _ = self.epoll.delete(source);
+    }
+
     /// Waits until something is readable or `timeout` has passed; returns how many keys are ready.
     /// A signal counts as nothing ready.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<usize> {

@@ -99,9 +99,15 @@ impl Worker {
             return;
         };
         let (local, paired) = (media.socket.local(), media.paired);
-        drop(media);
+        let (key, now_ns) = (sockets.media.key.0, self.out.now_ns);
         if paired {
-            self.shared.ports.release_pair(local, self.out.now_ns);
+            drop(media);
+            self.shared.ports.release_pair(local, now_ns);
+        } else {
+            // Nothing is read from it any more, whatever its goodbye still sends.
+            self.poller.remove(&media.socket);
+            let to = media.last_sent_to;
+            self.out.handshakes.leave(key, media.socket, to, now_ns);
         }
     }
 
@@ -144,6 +150,7 @@ impl Worker {
             endpoint: EndpointKey(u32::MAX),
             channel,
             paired,
+            last_sent_to: None,
             last_turn: 0,
         });
         let advertise = self.shared.settings.media_advertise_ip;

@@ -8,6 +8,7 @@
 mod budget;
 mod commands;
 mod endpoints;
+mod handshakes;
 mod output;
 mod recordings;
 mod report;
@@ -28,12 +29,14 @@ use rtpbridge_core::time::Moment;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
 use crate::directory::Directory;
+use crate::handshake::HandshakeService;
 use crate::ipc::outbox::ControllerSlot;
 use crate::ports::Ports;
 use crate::recorder::writer::Recorder;
 use crate::sys::clock;
 use crate::sys::epoll::{Poller, Waker};
 use budget::{Budget, Observations};
+use handshakes::Handshakes;
 use output::Output;
 use recordings::Wait;
 use sessions::Slot;
@@ -58,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     /// The writer threads.
     pub(crate) recorder: Arc<Recorder>,
+    /// Runs DTLS handshakes; without it there is no WebRTC.
+    pub(crate) handshakes: Option<Arc<HandshakeService>>,
     /// Settings of the engine.
     pub(crate) engine: Arc<EngineConfig>,
     /// Settings of the shell.
@@ -145,7 +150,10 @@ pub(crate) fn spawn(index: u32, shared: Arc<Shared>) -> io::Result<(WorkerHandle
     handle.gauges.heartbeat_ns.store(now_ns, Ordering::Relaxed);
     let worker = Worker {
         index,
-        out: Output::new(Arc::clone(&shared.recorder)),
+        out: Output::new(
+            Arc::clone(&shared.recorder),
+            Handshakes::new(shared.handshakes.clone(), handle.waker.clone()),
+        ),
         term: shared.controller.term(),
         shared,
         handle: handle.clone(),

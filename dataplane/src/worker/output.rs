@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
     Channel, Counters, EndpointKey, Outbox, RecordFrame, RecordingKey, SocketKey,
 };
@@ -11,6 +12,7 @@ use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::NumberedEvent;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
+use super::handshakes::Handshakes;
 use super::recordings::Recording;
 use super::slab::Slab;
 use crate::recorder::queue::Pushed;
@@ -26,6 +28,8 @@ pub(super) struct SocketEntry {
     pub(super) channel: Channel,
     /// Whether the port belongs to a pair of the pool.
     pub(super) paired: bool,
+    /// Where its session last sent something.
+    pub(super) last_sent_to: Option<SocketAddr>,
     /// The last turn in which it was readable.
     pub(super) last_turn: u32,
 }
@@ -46,10 +50,11 @@ pub(super) struct Output {
     /// Monotonic time of the turn.
     pub(super) now_ns: u64,
     pub(super) recorder: Arc<Recorder>,
+    pub(super) handshakes: Handshakes,
 }
 
 impl Output {
-    pub(super) fn new(recorder: Arc<Recorder>) -> Self {
+    pub(super) fn new(recorder: Arc<Recorder>, handshakes: Handshakes) -> Self {
         Self {
             sockets: Slab::new(),
             recordings: Slab::new(),
@@ -60,6 +65,7 @@ impl Output {
             ended: None,
             now_ns: 0,
             recorder,
+            handshakes,
         }
     }
 
@@ -71,9 +77,10 @@ impl Output {
 
 impl Outbox for Output {
     fn transmit(&mut self, socket: SocketKey, to: SocketAddr, datagram: &[u8]) {
-        let Some(entry) = self.sockets.get(socket.0) else {
+        let Some(entry) = self.sockets.get_mut(socket.0) else {
             return;
         };
+        entry.last_sent_to = Some(to);
         if entry.socket.send_to(datagram, to).is_err() {
             self.send_errors += 1;
         }
@@ -104,7 +111,13 @@ impl Outbox for Output {
         self.ended = Some(reason);
     }
 
-    fn handshake(&mut self, _endpoint: EndpointKey, _source: SocketAddr, _datagram: &[u8]) {}
+    fn handshake(&mut self, socket: SocketKey, datagram: &[u8]) {
+        self.handshakes.push(socket.0, datagram);
+    }
+
+    fn start_handshake(&mut self, socket: SocketKey, role: DtlsRole, peer: Vec<Fingerprint>) {
+        self.handshakes.start(socket.0, role, peer);
+    }
 
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -82,6 +82,7 @@ pub(crate) fn merge(workers: &[Box<WorkerTotals>]) -> MetricsReport {
         .for_each(|worker| latency.add(&worker.forward_latency));
     let rejected = [
         ("source", sum(|w| w.counters.rejected_source)),
+        ("stun", sum(|w| w.counters.rejected_stun)),
         ("malformed", sum(|w| w.counters.rejected_malformed)),
         ("payload_type", sum(|w| w.counters.rejected_payload_type)),
     ];

@@ -27,6 +27,7 @@ fn fixture() -> Fixture {
         controller: ControllerSlot::default(),
         ports: Ports::new(vec![], (40_000, 40_001), None, 0, || 0),
         recorder: Arc::new(Recorder::start(recordings).expect("starts")),
+        handshakes: None,
         engine: Arc::default(),
         settings: Settings {
             batch_window: Duration::from_micros(500),

@@ -59,6 +59,7 @@ impl Worker {
             }
         }
         self.run_timers();
+        self.run_handshakes();
         self.follow_controller();
         self.run_commands();
         self.run_duties();
@@ -79,6 +80,7 @@ impl Worker {
         let now_ns = clock::monotonic_ns();
         let next = self.timers.next_ns().unwrap_or(u64::MAX);
         let next = next.min(self.next_wait_deadline().unwrap_or(u64::MAX));
+        let next = next.min(self.out.handshakes.next_ns().unwrap_or(u64::MAX));
         Duration::from_nanos(next.saturating_sub(now_ns)).min(MAX_WAIT)
     }
 

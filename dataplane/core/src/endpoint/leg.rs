@@ -21,9 +21,10 @@ use self::event_lane::EventLane;
 use crate::dtmf::receiver::{EventReceiver, FinishedEvent};
 use crate::entropy::Entropy;
 use crate::rtcp::control::ReportControl;
+use crate::rtp::header::MidExtension;
 use crate::rtp::reception::Reception;
 use crate::rtp::rewrite::OutgoingStream;
-use crate::sdp::{AgreedCodec, AgreedTelephoneEvent, Agreement};
+use crate::sdp::{AgreedCodec, AgreedSecurity, AgreedTelephoneEvent, Agreement, ExtensionKind};
 use crate::session::{Outbox, RecordFrame, RecordKind, Recordings, SocketKey};
 use crate::srtp::{MasterKey, Protector, Unprotector};
 use crate::time::{Instant, Moment, WallTime};
@@ -43,6 +44,8 @@ pub(crate) struct MediaLeg {
     events: EventReceiver,
     lane: EventLane,
     pub(super) keys: Option<Box<Keys>>,
+    /// Goes with every packet where it was negotiated.
+    mid: Option<MidExtension>,
     is_sensitive: bool,
 }
 
@@ -111,6 +114,7 @@ impl MediaLeg {
             events: EventReceiver::default(),
             lane: EventLane::default(),
             keys: None,
+            mid: None,
             is_sensitive: false,
         }
     }
@@ -132,6 +136,7 @@ impl MediaLeg {
             .map_or(DEFAULT_CLOCK, |agreed| agreed.codec.clock_rate());
         self.stream.set_clock_rate(clock_rate, now);
         self.event_format = agreement.telephone_event_for(clock_rate);
+        self.mid = mid_extension(agreement);
         self.control.start(entropy, now);
     }
 
@@ -255,4 +260,16 @@ impl MediaLeg {
         };
         sinks.recordings.tap(frame, sinks.out);
     }
+}
+
+fn mid_extension(agreement: &Agreement) -> Option<MidExtension> {
+    let AgreedSecurity::Dtls {
+        extensions, mid, ..
+    } = &agreement.security
+    else {
+        return None;
+    };
+    let is_mid = |extension: &&crate::sdp::Extension| extension.kind == ExtensionKind::Mid;
+    let extension = extensions.iter().find(is_mid)?;
+    MidExtension::new(extension.id, mid.as_deref()?)
 }

@@ -4,18 +4,20 @@
 mod latching;
 mod leg;
 mod rtp;
+mod webrtc;
 
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::session::EndpointDetails;
 use rtpbridge_shared::ipc::stats::StatsRow;
-use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType};
+use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
-pub(crate) use self::leg::{Content, Inbound, MediaLeg, Path, Sinks};
-pub(crate) use self::rtp::negotiation::{Birth, wrong_kind};
+pub(crate) use self::leg::{Content, Inbound, Keys, MediaLeg, Path, Sinks};
+pub(crate) use self::rtp::negotiation::Birth;
 pub(crate) use self::rtp::{
     Heard, OfferPlan, RtpEndpoint, TimedOut, prepare_answer, prepare_offer,
 };
+pub(crate) use self::webrtc::{HandshakeStart, WebrtcEndpoint};
 use crate::dtmf::sender::QueuedDigit;
 use crate::entropy::Entropy;
 use crate::session::{Channel, EndpointKey, EndpointSockets, EndpointView, PacketBuffer};
@@ -28,8 +30,16 @@ pub(crate) struct Endpoint {
     kind: Kind,
 }
 
+/// What clients are told about when it changes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct States {
+    pub(crate) endpoint: EndpointState,
+    pub(crate) ice: Option<IceState>,
+}
+
 enum Kind {
     Rtp(Box<RtpEndpoint>),
+    Webrtc(Box<WebrtcEndpoint>),
 }
 
 impl Endpoint {
@@ -41,6 +51,14 @@ impl Endpoint {
         }
     }
 
+    pub(crate) fn webrtc(id: EndpointId, endpoint: WebrtcEndpoint) -> Self {
+        Self {
+            id,
+            direction_override: None,
+            kind: Kind::Webrtc(Box::new(endpoint)),
+        }
+    }
+
     pub(crate) fn id(&self) -> EndpointId {
         self.id
     }
@@ -48,12 +66,14 @@ impl Endpoint {
     pub(crate) fn endpoint_type(&self) -> EndpointType {
         match &self.kind {
             Kind::Rtp(_) => EndpointType::Rtp,
+            Kind::Webrtc(_) => EndpointType::Webrtc,
         }
     }
 
     pub(crate) fn state(&self) -> EndpointState {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.state(),
+            Kind::Webrtc(webrtc) => webrtc.state(),
         }
     }
 
@@ -61,6 +81,7 @@ impl Endpoint {
     pub(crate) fn direction(&self) -> Direction {
         let negotiated = match &self.kind {
             Kind::Rtp(rtp) => rtp.negotiated_direction(),
+            Kind::Webrtc(webrtc) => webrtc.negotiated_direction(),
         };
         self.direction_override.unwrap_or(negotiated)
     }
@@ -72,6 +93,10 @@ impl Endpoint {
     pub(crate) fn sockets(&self) -> Option<EndpointSockets> {
         match &self.kind {
             Kind::Rtp(rtp) => Some(rtp.sockets()),
+            Kind::Webrtc(webrtc) => Some(EndpointSockets {
+                media: webrtc.socket(),
+                rtcp: None,
+            }),
         }
     }
 
@@ -107,6 +132,7 @@ impl Endpoint {
     pub(crate) fn details(&self) -> EndpointDetails {
         let remote = match &self.kind {
             Kind::Rtp(rtp) => rtp.remote_address(),
+            Kind::Webrtc(webrtc) => webrtc.remote_address(),
         };
         EndpointDetails {
             endpoint: self.id,
@@ -125,6 +151,7 @@ impl Endpoint {
     pub(crate) fn stats_row(&self, now: Instant) -> StatsRow {
         let leg = match &self.kind {
             Kind::Rtp(rtp) => &rtp.leg,
+            Kind::Webrtc(webrtc) => &webrtc.leg,
         };
         let round_trip = leg.control.round_trip();
         StatsRow {
@@ -149,12 +176,14 @@ impl Endpoint {
     ) -> Heard {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_packet(arrival, channel, source, buffer, sinks),
+            Kind::Webrtc(webrtc) => webrtc.handle_packet(arrival, source, buffer, sinks),
         }
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.next_timeout(),
+            Kind::Webrtc(webrtc) => webrtc.next_timeout(),
         }
     }
 
@@ -166,12 +195,14 @@ impl Endpoint {
     ) -> TimedOut {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
+            Kind::Webrtc(webrtc) => webrtc.handle_timeout(entropy, now, sinks),
         }
     }
 
     pub(crate) fn on_removed(&mut self, now: Moment, sinks: &mut Sinks<'_>) {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.on_removed(now, sinks),
+            Kind::Webrtc(webrtc) => webrtc.on_removed(now, sinks),
         }
     }
 
@@ -179,6 +210,7 @@ impl Endpoint {
     pub(crate) fn media_path(&self) -> Option<Path> {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.media_path(),
+            Kind::Webrtc(webrtc) => webrtc.media_path(),
         }
     }
 
@@ -186,6 +218,7 @@ impl Endpoint {
     pub(crate) fn leg(&self) -> Option<&MediaLeg> {
         match &self.kind {
             Kind::Rtp(rtp) => Some(&rtp.leg),
+            Kind::Webrtc(webrtc) => Some(&webrtc.leg),
         }
     }
 
@@ -193,6 +226,7 @@ impl Endpoint {
     pub(crate) fn leg_mut(&mut self) -> Option<&mut MediaLeg> {
         match &mut self.kind {
             Kind::Rtp(rtp) => Some(&mut rtp.leg),
+            Kind::Webrtc(webrtc) => Some(&mut webrtc.leg),
         }
     }
 
@@ -203,6 +237,42 @@ impl Endpoint {
     pub(crate) fn as_rtp(&mut self) -> Result<&mut RtpEndpoint, RequestError> {
         match &mut self.kind {
             Kind::Rtp(rtp) => Ok(rtp),
+            Kind::Webrtc(_) => Err(RequestError::WrongEndpointType {
+                actual: EndpointType::Webrtc,
+            }),
+        }
+    }
+
+    /// The WebRTC endpoint that it is.
+    ///
+    /// # Errors
+    /// It is of another kind.
+    pub(crate) fn as_webrtc(&mut self) -> Result<&mut WebrtcEndpoint, RequestError> {
+        let actual = self.endpoint_type();
+        match &mut self.kind {
+            Kind::Webrtc(webrtc) => Ok(webrtc),
+            Kind::Rtp(_) => Err(RequestError::WrongEndpointType { actual }),
+        }
+    }
+
+    /// See [`WebrtcEndpoint::take_start`].
+    pub(crate) fn take_handshake_start(&mut self) -> Option<HandshakeStart> {
+        self.as_webrtc().ok()?.take_start()
+    }
+
+    /// What clients see of its connectivity; None for kinds without ICE.
+    pub(crate) fn ice_state(&self) -> Option<IceState> {
+        match &self.kind {
+            Kind::Webrtc(webrtc) => Some(webrtc.ice_state()),
+            Kind::Rtp(_) => None,
+        }
+    }
+
+    /// Both states that clients are told about.
+    pub(crate) fn states(&self) -> States {
+        States {
+            endpoint: self.state(),
+            ice: self.ice_state(),
         }
     }
 

@@ -61,6 +61,8 @@ pub(crate) struct Heard {
     pub(crate) goodbye: Option<(Vec<u32>, Option<String>)>,
     /// It came from the party.
     pub(crate) is_activity: bool,
+    /// It is for the handshake.
+    pub(crate) is_handshake: bool,
 }
 
 /// What a timer brought.
@@ -220,8 +222,8 @@ impl RtpEndpoint {
                 Heard {
                     inbound: Some(inbound),
                     finished,
-                    goodbye: None,
                     is_activity: true,
+                    ..Heard::default()
                 }
             }
             Err(refusal) => refuse(refusal, sinks),
@@ -284,11 +286,6 @@ fn path(socket: LocalSocket, to: SocketAddr) -> Path {
 }
 
 fn refuse(refusal: Refusal, sinks: &mut Sinks<'_>) -> Heard {
-    let counters = sinks.out.counters();
-    match refusal {
-        Refusal::Malformed => counters.rejected_malformed += 1,
-        Refusal::Srtp => counters.srtp_errors += 1,
-        Refusal::OutOfPlace => {}
-    }
+    refusal.count(sinks.out.counters());
     Heard::default()
 }

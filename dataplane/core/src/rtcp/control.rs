@@ -73,6 +73,12 @@ impl ReportControl {
         }
     }
 
+    /// The canonical name in our reports (RFC 3550 section 6.5.1).
+    pub fn cname(&self) -> &str {
+        // Made of ASCII letters and digits in `new`.
+        std::str::from_utf8(&self.cname).unwrap_or_default()
+    }
+
     /// When the next report is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.next_at

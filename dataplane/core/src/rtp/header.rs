@@ -109,7 +109,69 @@ pub struct OwnHeader {
     pub ssrc: u32,
 }
 
+/// Longest header of ours: with a `sdes:mid` extension.
+pub const MAX_OWN_HEADER_LEN: usize = HEADER_LEN + MAX_MID_BLOCK_LEN;
+
+/// 4 bytes of 0xBEDE and length, one element header, 16 bytes of mid, padded to 32 bits.
+const MAX_MID_BLOCK_LEN: usize = 24;
+/// Longest value of a one-byte-header element (RFC 8285 section 4.2).
+const MAX_MID_LEN: usize = 16;
+
+/// The extension block that carries the stream's mid in every packet (RFC 8285, RFC 9143).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MidExtension {
+    block: [u8; MAX_MID_BLOCK_LEN],
+    len: usize,
+}
+
+impl MidExtension {
+    /// None where a one-byte-header element cannot hold it: an id outside 1…14, an empty mid or one
+    /// of more than 16 bytes.
+    pub fn new(id: u8, mid: &str) -> Option<Self> {
+        if !(1..=14).contains(&id) || mid.is_empty() || mid.len() > MAX_MID_LEN {
+            return None;
+        }
+        let words = (1 + mid.len()).div_ceil(4);
+        let mut block = [0; MAX_MID_BLOCK_LEN];
+        block[..4].copy_from_slice(&[0xbe, 0xde, 0, words as u8]);
+        block[4] = id << 4 | (mid.len() as u8 - 1);
+        block[5..5 + mid.len()].copy_from_slice(mid.as_bytes());
+        Some(Self {
+            block,
+            len: 4 + 4 * words,
+        })
+    }
+}
+
+/// A written header of ours, extension included.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct HeaderBytes {
+    bytes: [u8; MAX_OWN_HEADER_LEN],
+    len: usize,
+}
+
+impl std::ops::Deref for HeaderBytes {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
 impl OwnHeader {
+    /// The header, with the mid where that was negotiated.
+    pub fn write_with(self, mid: Option<&MidExtension>) -> HeaderBytes {
+        let mut bytes = [0; MAX_OWN_HEADER_LEN];
+        bytes[..HEADER_LEN].copy_from_slice(&self.write());
+        let mut len = HEADER_LEN;
+        if let Some(mid) = mid {
+            bytes[0] |= 0x10;
+            bytes[HEADER_LEN..HEADER_LEN + mid.len].copy_from_slice(&mid.block[..mid.len]);
+            len += mid.len;
+        }
+        HeaderBytes { bytes, len }
+    }
+
     /// The 12 bytes.
     pub fn write(self) -> [u8; HEADER_LEN] {
         let [s0, s1] = self.sequence.to_be_bytes();
@@ -140,6 +202,31 @@ mod tests {
         packet[0] = first;
         packet.extend_from_slice(rest);
         packet
+    }
+
+    #[test]
+    fn a_mid_is_written_as_a_one_byte_element() {
+        for (mid, block) in [
+            ("0", &[0xbe, 0xde, 0, 1, 0x30, b'0', 0, 0][..]),
+            ("abc", &[0xbe, 0xde, 0, 1, 0x32, b'a', b'b', b'c']),
+            (
+                "audio",
+                &[0xbe, 0xde, 0, 2, 0x34, b'a', b'u', b'd', b'i', b'o', 0, 0],
+            ),
+        ] {
+            let extension = MidExtension::new(3, mid).expect("fits");
+            let written = OWN.write_with(Some(&extension));
+            assert_eq!(&written[HEADER_LEN..], block, "{mid}");
+            let parsed = RtpHeader::parse(&written).expect("well-formed");
+            assert_eq!(parsed.payload, written.len()..written.len());
+        }
+        let longest = MidExtension::new(14, "0123456789abcdef").expect("fits");
+        assert_eq!(OWN.write_with(Some(&longest)).len(), MAX_OWN_HEADER_LEN);
+        assert!(MidExtension::new(0, "0").is_none());
+        assert!(MidExtension::new(15, "0").is_none());
+        assert!(MidExtension::new(1, "").is_none());
+        assert!(MidExtension::new(1, "0123456789abcdefg").is_none());
+        assert_eq!(&OWN.write_with(None)[..], &OWN.write());
     }
 
     #[test]

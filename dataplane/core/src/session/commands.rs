@@ -1,19 +1,19 @@
 //! Commands on endpoints. Each is checked wholly before anything changes, and counts as activity.
 
 use rtpbridge_shared::id::EndpointId;
+use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::dtmf::{DtmfInject, DtmfSetSensitive};
 use rtpbridge_shared::ipc::endpoint::{
     AcceptAnswer, CreateFromOffer, CreateOffer, IceRestarted, RemoteOffer, UpdateDirection,
 };
-use rtpbridge_shared::ipc::{Event, RequestError};
-use rtpbridge_shared::vocab::{Direction, EndpointType, Transport};
+use rtpbridge_shared::vocab::{Codec, Direction, EndpointType, Transport};
 
 use super::engine::Session;
 use super::input::{EndpointKey, EndpointSockets, SocketNeed};
 use super::output::{EndedRecording, Outbox};
 use crate::dtmf::sender::QueuedDigit;
 use crate::endpoint::{
-    Birth, Endpoint, OfferPlan, RtpEndpoint, Sinks, prepare_answer, prepare_offer, wrong_kind,
+    Birth, Endpoint, OfferPlan, RtpEndpoint, Sinks, WebrtcEndpoint, prepare_answer, prepare_offer,
 };
 use crate::sdp::{AddressFamily, RemoteDescription};
 use crate::time::{Instant, Moment};
@@ -31,6 +31,7 @@ pub struct PreparedEndpoint {
 enum Description {
     Answer(Box<RemoteDescription>),
     Offer(OfferPlan),
+    WebrtcOffer(Vec<Codec>),
 }
 
 /// A new endpoint.
@@ -70,7 +71,7 @@ impl Session {
     ) -> Result<PreparedEndpoint, RequestError> {
         self.check_new(request.endpoint)?;
         let remote = prepare_answer(&request.sdp, request.transport)?;
-        let transport = supported(remote.transport())?;
+        let transport = self.supported(remote.transport())?;
         let addresses = &self.config.media_ip;
         let family = remote.family;
         let of_family = addresses
@@ -96,7 +97,7 @@ impl Session {
     /// Whatever forbids the endpoint.
     pub fn prepare_offer(&self, request: &CreateOffer) -> Result<PreparedEndpoint, RequestError> {
         self.check_new(request.endpoint)?;
-        let transport = supported(request.transport)?;
+        let transport = self.supported(request.transport)?;
         let Some(address) = self.config.media_ip.first().copied() else {
             return Err(RequestError::Endpoint("no media_ip is configured".into()));
         };
@@ -104,7 +105,10 @@ impl Session {
             id: request.endpoint,
             direction: request.direction,
             need: SocketNeed { address, transport },
-            description: Description::Offer(prepare_offer(request)),
+            description: match transport {
+                Transport::Rtp => Description::Offer(prepare_offer(request)),
+                Transport::Webrtc => Description::WebrtcOffer(request.codecs.clone()),
+            },
         })
     }
 
@@ -129,12 +133,29 @@ impl Session {
             now,
         };
         let entropy = self.entropy.as_mut();
-        let (endpoint, sdp) = match &prepared.description {
-            Description::Answer(remote) => RtpEndpoint::answer(&birth, remote, entropy)?,
-            Description::Offer(plan) => RtpEndpoint::offer(&birth, plan, entropy),
+        let id = prepared.id;
+        let (mut endpoint, sdp) = match &prepared.description {
+            Description::Answer(remote) if remote.transport() == Transport::Webrtc => {
+                let (webrtc, sdp) = WebrtcEndpoint::answer(&birth, remote, entropy)?;
+                (Endpoint::webrtc(id, webrtc), sdp)
+            }
+            Description::Answer(remote) => {
+                let (rtp, sdp) = RtpEndpoint::answer(&birth, remote, entropy)?;
+                (Endpoint::rtp(id, rtp), sdp)
+            }
+            Description::Offer(plan) => {
+                let (rtp, sdp) = RtpEndpoint::offer(&birth, plan, entropy);
+                (Endpoint::rtp(id, rtp), sdp)
+            }
+            Description::WebrtcOffer(codecs) => {
+                let (webrtc, sdp) = WebrtcEndpoint::offer(&birth, codecs, entropy)?;
+                (Endpoint::webrtc(id, webrtc), sdp)
+            }
         };
-        let endpoint = Box::new(Endpoint::rtp(prepared.id, endpoint));
-        let key = self.endpoints.insert(endpoint);
+        if let Some((role, peer)) = endpoint.take_handshake_start() {
+            out.start_handshake(sockets.media.key, role, peer);
+        }
+        let key = self.endpoints.insert(Box::new(endpoint));
         self.recordings.on_leg(prepared.id, out);
         self.on_endpoints_changed(now.at);
         Ok(Created { key, sdp })
@@ -155,22 +176,27 @@ impl Session {
         let key = self.key_of(request.endpoint)?;
         let endpoint = self.endpoints.get_mut(key);
         let endpoint = endpoint.ok_or(RequestError::EndpointNotFound)?;
-        if request.transport.is_some_and(|t| t != Transport::Rtp) {
-            return Err(wrong_kind());
+        let actual = endpoint.endpoint_type();
+        let promised = request.transport.map(endpoint_type_of);
+        if promised.is_some_and(|promised| promised != actual) {
+            return Err(RequestError::WrongEndpointType { actual });
         }
-        let old_state = endpoint.state();
-        let rtp = endpoint.as_rtp()?;
-        rtp.accept_answer(&request.sdp, self.entropy.as_mut(), now)?;
-        let new_state = endpoint.state();
+        let (states_before, entropy) = (endpoint.states(), self.entropy.as_mut());
+        if actual == EndpointType::Webrtc {
+            let generation = request.offer_generation;
+            let webrtc = endpoint.as_webrtc()?;
+            webrtc.accept_answer(&request.sdp, generation, entropy, now)?;
+            if let Some((role, peer)) = webrtc.take_start() {
+                out.start_handshake(webrtc.socket().key, role, peer);
+            }
+        } else {
+            endpoint
+                .as_rtp()?
+                .accept_answer(&request.sdp, entropy, now)?;
+        }
+        let states = endpoint.states();
         self.on_endpoints_changed(now.at);
-        if new_state != old_state {
-            let changed = Event::StateChanged {
-                endpoint: request.endpoint,
-                old_state,
-                new_state,
-            };
-            self.events.emit(changed, out);
-        }
+        self.on_states(request.endpoint, states_before, states, now.at, out);
         Ok(())
     }
 
@@ -201,9 +227,19 @@ impl Session {
         request: &RemoteOffer,
         out: &mut dyn Outbox,
     ) -> Result<String, RequestError> {
-        let _ = out;
-        let endpoint = self.command_on(request.endpoint, now.at)?;
-        Err(not_webrtc(endpoint.endpoint_type()))
+        self.on_command(now.at)?;
+        let key = self.key_of(request.endpoint)?;
+        let endpoint = self.endpoints.get_mut(key);
+        let endpoint = endpoint.ok_or(RequestError::EndpointNotFound)?;
+        let states_before = endpoint.states();
+        let entropy = self.entropy.as_mut();
+        let sdp = endpoint
+            .as_webrtc()?
+            .accept_offer(&request.sdp, entropy, now)?;
+        let states = endpoint.states();
+        self.on_endpoints_changed(now.at);
+        self.on_states(request.endpoint, states_before, states, now.at, out);
+        Ok(sdp)
     }
 
     /// `endpoint.update_direction`
@@ -256,8 +292,11 @@ impl Session {
         now: Moment,
         endpoint: EndpointId,
     ) -> Result<IceRestarted, RequestError> {
-        let endpoint = self.command_on(endpoint, now.at)?;
-        Err(not_webrtc(endpoint.endpoint_type()))
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        let endpoint = self.endpoints.get_mut(key);
+        let endpoint = endpoint.ok_or(RequestError::EndpointNotFound)?;
+        endpoint.as_webrtc()?.restart_ice(self.entropy.as_mut())
     }
 
     /// `endpoint.srtp_rekey`; gives our offer.
@@ -316,6 +355,14 @@ impl Session {
         Ok(())
     }
 
+    /// WebRTC needs the shell's certificate.
+    fn supported(&self, transport: Transport) -> Result<Transport, RequestError> {
+        if transport == Transport::Webrtc && self.config.fingerprint.is_none() {
+            return Err(RequestError::Endpoint("WebRTC is not available".into()));
+        }
+        Ok(transport)
+    }
+
     /// Whether another endpoint, with this id, may be.
     pub(super) fn check_new(&self, id: EndpointId) -> Result<(), RequestError> {
         if self.liveness.is_over() {
@@ -333,15 +380,9 @@ impl Session {
     }
 }
 
-fn supported(transport: Transport) -> Result<Transport, RequestError> {
+fn endpoint_type_of(transport: Transport) -> EndpointType {
     match transport {
-        Transport::Rtp => Ok(transport),
-        Transport::Webrtc => Err(RequestError::Endpoint(
-            "WebRTC is not available in this build".into(),
-        )),
+        Transport::Rtp => EndpointType::Rtp,
+        Transport::Webrtc => EndpointType::Webrtc,
     }
-}
-
-fn not_webrtc(actual: EndpointType) -> RequestError {
-    RequestError::WrongEndpointType { actual }
 }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use rtpbridge_shared::vocab::{RtpLearning, SrtpSuite};
 
+use crate::sdp::Fingerprint;
+
 /// Settings of the engine; the keys of the same names in operations.md.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
@@ -28,6 +30,8 @@ pub struct EngineConfig {
     pub rtp_wait_for_inbound: bool,
     /// Suites of our SDES offers, preferred first.
     pub srtp_suites: Vec<SrtpSuite>,
+    /// Of the certificate that the shell's handshakes show; without it there is no WebRTC.
+    pub fingerprint: Option<Fingerprint>,
     /// Bits per second.
     pub opus_bitrate: u32,
     /// 0…10.
@@ -49,6 +53,7 @@ impl Default for EngineConfig {
             rtp_learning: RtpLearning::Any,
             rtp_wait_for_inbound: false,
             srtp_suites: vec![SrtpSuite::AesCm128HmacSha1_80],
+            fingerprint: None,
             opus_bitrate: 24_000,
             opus_complexity: 5,
             transcode_cache_size: 64,

@@ -19,7 +19,7 @@ use super::plan::RoutePlan;
 use super::stats::Subscription;
 use super::taps::Recordings;
 use crate::dtmf::receiver::FinishedEvent;
-use crate::endpoint::{Endpoint, Sinks};
+use crate::endpoint::{Endpoint, Sinks, States};
 use crate::entropy::Entropy;
 use crate::time::{Instant, Moment};
 
@@ -148,12 +148,18 @@ impl Session {
             return;
         };
         let codec_before = receiver.incoming_codec();
+        let states_before = receiver.states();
         let recordings = &mut self.recordings;
         let mut sinks = Sinks { recordings, out };
         let heard = receiver.handle_packet(arrival, channel, source, buffer, &mut sinks);
         let wake_at = receiver.next_timeout();
         let is_other_codec = receiver.incoming_codec() != codec_before;
-        let id = receiver.id();
+        let (id, states) = (receiver.id(), receiver.states());
+        if heard.is_handshake
+            && let Some(sockets) = receiver.sockets()
+        {
+            out.handshake(sockets.media.key, buffer.datagram());
+        }
         if heard.is_activity {
             self.liveness.on_activity(arrival.at);
         }
@@ -165,7 +171,9 @@ impl Session {
             };
             self.events.emit(goodbye, out);
         }
-        if is_other_codec {
+        if states != states_before {
+            self.on_states(id, states_before, states, arrival.at, out);
+        } else if is_other_codec {
             self.replan();
         }
         if let Some(inbound) = heard.inbound {
@@ -275,6 +283,36 @@ impl Session {
         self.plan = plan;
     }
 
+    /// Tells of an endpoint's changed states, and routes accordingly.
+    pub(super) fn on_states(
+        &mut self,
+        endpoint: EndpointId,
+        before: States,
+        after: States,
+        now: Instant,
+        out: &mut dyn Outbox,
+    ) {
+        if before == after {
+            return;
+        }
+        if let Some(ice_state) = after.ice.filter(|_| before.ice != after.ice) {
+            let changed = Event::IceStateChanged {
+                endpoint,
+                ice_state,
+            };
+            self.events.emit(changed, out);
+        }
+        if before.endpoint != after.endpoint {
+            let changed = Event::StateChanged {
+                endpoint,
+                old_state: before.endpoint,
+                new_state: after.endpoint,
+            };
+            self.events.emit(changed, out);
+            self.on_endpoints_changed(now);
+        }
+    }
+
     pub(super) fn reschedule(&mut self) {
         let endpoints = self.endpoints.iter().filter_map(|(_, e)| e.next_timeout());
         let stats = self.subscription.as_ref().map(Subscription::next_timeout);
@@ -296,10 +334,12 @@ impl Session {
         if endpoint.next_timeout().is_none_or(|due| now.at < due) {
             return;
         }
-        let id = endpoint.id();
+        let (id, states_before) = (endpoint.id(), endpoint.states());
         let recordings = &mut self.recordings;
         let mut sinks = Sinks { recordings, out };
         let timed_out = endpoint.handle_timeout(self.entropy.as_mut(), now, &mut sinks);
+        let states = endpoint.states();
+        self.on_states(id, states_before, states, now.at, out);
         if let Some(silence) = timed_out.silent_for {
             let timeout = Event::MediaTimeout {
                 endpoint: id,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use rtpbridge_shared::vocab::Transport;
 
-use crate::rtp::header::HEADER_LEN;
+use crate::rtp::header::HeaderBytes;
 
 /// Names an endpoint within its session, for the shell's event loop. The index is reused only with
 /// another generation, so a stale key finds nothing.
@@ -117,14 +117,15 @@ impl PacketBuffer {
         self.datagram.end = self.datagram.end.min(end);
     }
 
-    /// Puts a header of ours right before the payload, which lies at `payload` of the datagram and
-    /// behind at least as many bytes, and gives the packet. The payload stays as it is, so this can
+    /// Puts a header of ours right before the payload, which lies at `payload` of the datagram behind
+    /// a header of the peer's (head room takes what ours is longer), and gives the packet. The payload stays as it is, so this can
     /// be done for one destination after another.
-    pub(crate) fn compose(&mut self, header: [u8; HEADER_LEN], payload: Range<usize>) -> &[u8] {
+    pub(crate) fn compose(&mut self, header: &HeaderBytes, payload: Range<usize>) -> &[u8] {
+        let header_len = header.len();
         let end = (self.datagram.start + payload.end).min(Self::SIZE);
-        let start = (self.datagram.start + payload.start).clamp(HEADER_LEN, end);
-        let packet = &mut self.bytes[start - HEADER_LEN..end];
-        packet[..HEADER_LEN].copy_from_slice(&header);
+        let start = (self.datagram.start + payload.start).clamp(header_len, end);
+        let packet = &mut self.bytes[start - header_len..end];
+        packet[..header_len].copy_from_slice(header);
         packet
     }
 
@@ -132,14 +133,15 @@ impl PacketBuffer {
     /// length, and the area with room behind the packet.
     pub(crate) fn compose_copy(
         &mut self,
-        header: [u8; HEADER_LEN],
+        header: &HeaderBytes,
         payload: Range<usize>,
     ) -> (usize, &mut [u8]) {
+        let header_len = header.len();
         let end = (self.datagram.start + payload.end).min(Self::SIZE);
         let start = (self.datagram.start + payload.start).min(end);
-        let len = (HEADER_LEN + end - start).min(Self::SIZE);
-        self.scratch[..HEADER_LEN].copy_from_slice(&header);
-        self.scratch[HEADER_LEN..len].copy_from_slice(&self.bytes[start..start + len - HEADER_LEN]);
+        let len = (header_len + end - start).min(Self::SIZE);
+        self.scratch[..header_len].copy_from_slice(header);
+        self.scratch[header_len..len].copy_from_slice(&self.bytes[start..start + len - header_len]);
         (len, &mut self.scratch[..])
     }
 }

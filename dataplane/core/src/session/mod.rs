@@ -10,6 +10,7 @@ mod endpoints;
 mod engine;
 mod events;
 mod forward;
+mod handshake;
 mod input;
 mod liveness;
 mod output;
@@ -26,6 +27,7 @@ mod transfer;
 pub use commands::{Created, PreparedEndpoint, Removed};
 pub use config::EngineConfig;
 pub use engine::{Closed, Session};
+pub use handshake::HandshakeOutcome;
 pub use input::{
     Channel, EndpointKey, EndpointSockets, LocalSocket, PacketBuffer, RecordingKey, SocketKey,
     SocketNeed,

@@ -11,7 +11,8 @@ use rtpbridge_shared::ipc::NumberedEvent;
 use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
-use super::input::{EndpointKey, RecordingKey, SocketKey};
+use super::input::{RecordingKey, SocketKey};
+use crate::sdp::{DtlsRole, Fingerprint};
 use crate::time::WallTime;
 
 /// Where a session's output goes.
@@ -33,8 +34,12 @@ pub trait Outbox {
     /// [`Session::close`](super::Session::close) afterwards, not from here.
     fn end(&mut self, reason: SessionEndReason);
 
-    /// A DTLS datagram for the handshake of this endpoint.
-    fn handshake(&mut self, endpoint: EndpointKey, source: SocketAddr, datagram: &[u8]);
+    /// A DTLS datagram for the handshake of the endpoint with this socket; from a validated address.
+    fn handshake(&mut self, socket: SocketKey, datagram: &[u8]);
+
+    /// The peer's description is known: the handshake of the endpoint with this socket may begin, in
+    /// this role, and the peer's certificate must match one of the fingerprints.
+    fn start_handshake(&mut self, socket: SocketKey, role: DtlsRole, peer: Vec<Fingerprint>);
 
     /// The worker's counters.
     fn counters(&mut self) -> &mut Counters;
@@ -82,6 +87,8 @@ pub struct Counters {
     pub rejected_payload_type: u64,
     /// Packets for a destination that no engine can serve (another codec, several sources).
     pub unroutable: u64,
+    /// Refused: STUN that is no valid check.
+    pub rejected_stun: u64,
     /// SRTP and SRTCP packets that failed authentication, replay or encryption.
     pub srtp_errors: u64,
     /// Frames that failed to decode or encode.

@@ -7,8 +7,9 @@ use rtpbridge_shared::ipc::NumberedEvent;
 use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
-use super::{Counters, EndpointKey, Outbox, RecordFrame, RecordKind, RecordingKey, SocketKey};
+use super::{Counters, Outbox, RecordFrame, RecordKind, RecordingKey, SocketKey};
 use crate::entropy::Entropy;
+use crate::sdp::{DtlsRole, Fingerprint};
 
 /// Remembers everything.
 #[derive(Default)]
@@ -66,7 +67,9 @@ impl Outbox for Collector {
         self.ended.push(reason);
     }
 
-    fn handshake(&mut self, _: EndpointKey, _: SocketAddr, _: &[u8]) {}
+    fn handshake(&mut self, _: SocketKey, _: &[u8]) {}
+
+    fn start_handshake(&mut self, _: SocketKey, _: DtlsRole, _: Vec<Fingerprint>) {}
 
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

@@ -13,7 +13,7 @@ use crate::rtcp::control::PeerCompound;
 use crate::rtp::header::RtpHeader;
 use crate::rtp::reception::Reception;
 use crate::rtp::seq::Placement;
-use crate::session::{PacketBuffer, RecordKind};
+use crate::session::{Counters, PacketBuffer, RecordKind};
 use crate::srtp::SrtpError;
 use crate::time::{Instant, Moment};
 
@@ -66,6 +66,17 @@ pub(crate) enum Refusal {
     Srtp,
     /// A straggler of the previous source, or the first packet after a jump (RFC 3550 A.1).
     OutOfPlace,
+}
+
+impl Refusal {
+    /// Counts it.
+    pub(crate) fn count(self, counters: &mut Counters) {
+        match self {
+            Refusal::Malformed => counters.rejected_malformed += 1,
+            Refusal::Srtp => counters.srtp_errors += 1,
+            Refusal::OutOfPlace => {}
+        }
+    }
 }
 
 impl MediaLeg {

@@ -9,7 +9,7 @@ use crate::dtmf::payload::{EVENT_LEN, EventPayload};
 use crate::dtmf::receiver::FinishedEvent;
 use crate::dtmf::sender::{EventClocks, QueuedDigit};
 use crate::rtcp::write::ReportWriter;
-use crate::rtp::header::{HEADER_LEN, OwnHeader};
+use crate::rtp::header::{HeaderBytes, MAX_OWN_HEADER_LEN, OwnHeader};
 use crate::rtp::rewrite::{Placed, SourceEpoch, SourcePosition};
 use crate::sdp::AgreedTelephoneEvent;
 use crate::session::{Handling, PacketBuffer, RecordKind};
@@ -19,7 +19,7 @@ use crate::time::Moment;
 /// What recordings call the payload type of digits.
 pub(super) const EVENT_NAME: &str = "telephone-event";
 
-const EVENT_PACKET_LEN: usize = HEADER_LEN + EVENT_LEN;
+const MAX_EVENT_PACKET_LEN: usize = MAX_OWN_HEADER_LEN + EVENT_LEN;
 
 impl MediaLeg {
     /// Sends audio of the one source this leg hears on to the party. Without a path, or while a digit
@@ -46,14 +46,14 @@ impl MediaLeg {
         let header = self.header(placed, codec.send_payload_type);
         let payload = inbound.payload.clone();
         self.stream.on_sent(payload.len());
-        self.tap_audio(codec.codec, header, payload.clone(), buffer, now, sinks);
+        self.tap_audio(codec.codec, &header, payload.clone(), buffer, now, sinks);
         match &mut self.keys {
             None => {
-                let packet = buffer.compose(header, payload);
+                let packet = buffer.compose(&header, payload);
                 sinks.out.transmit(path.socket, path.to, packet);
             }
             Some(keys) => {
-                let (len, area) = buffer.compose_copy(header, payload);
+                let (len, area) = buffer.compose_copy(&header, payload);
                 let protected = keys.protector.protect_rtp(area, len);
                 let Some(packet) = protected.ok().and_then(|len| area.get(..len)) else {
                     sinks.out.counters().srtp_errors += 1;
@@ -259,11 +259,11 @@ impl MediaLeg {
         path: Path,
         sinks: &mut Sinks<'_>,
     ) {
-        let mut area = [0; EVENT_PACKET_LEN + MAX_RTP_OVERHEAD];
-        let mut len = EVENT_PACKET_LEN;
+        let mut area = [0; MAX_EVENT_PACKET_LEN + MAX_RTP_OVERHEAD];
         let header = self.header(placed, format.send_payload_type);
-        area[..HEADER_LEN].copy_from_slice(&header);
-        area[HEADER_LEN..len].copy_from_slice(&payload.write());
+        let mut len = header.len() + EVENT_LEN;
+        area[..header.len()].copy_from_slice(&header);
+        area[header.len()..len].copy_from_slice(&payload.write());
         self.stream.on_sent(EVENT_LEN);
         if !sinks.recordings.is_empty() && !is_sensitive {
             let kind = RecordKind::Rtp {
@@ -290,7 +290,7 @@ impl MediaLeg {
     fn tap_audio(
         &self,
         codec: Codec,
-        header: [u8; HEADER_LEN],
+        header: &HeaderBytes,
         payload: std::ops::Range<usize>,
         buffer: &mut PacketBuffer,
         now: Moment,
@@ -306,7 +306,7 @@ impl MediaLeg {
         self.tap(StreamDirection::Outbound, kind, now.wall, packet, sinks);
     }
 
-    fn header(&self, placed: Placed, payload_type: u8) -> [u8; HEADER_LEN] {
+    fn header(&self, placed: Placed, payload_type: u8) -> HeaderBytes {
         OwnHeader {
             marker: placed.marker,
             payload_type,
@@ -314,7 +314,7 @@ impl MediaLeg {
             timestamp: placed.timestamp,
             ssrc: self.stream.ssrc(),
         }
-        .write()
+        .write_with(self.mid.as_ref())
     }
 
     /// Event ticks as ticks of the stream.

@@ -3,7 +3,7 @@
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::endpoint::{CreateOffer, SrtpOffer};
-use rtpbridge_shared::vocab::{Codec, Direction, EndpointType, SrtpSuite, Transport};
+use rtpbridge_shared::vocab::{Codec, Direction, SrtpSuite, Transport};
 
 use super::{MediaLeg, RtpEndpoint};
 use crate::endpoint::latching::Latch;
@@ -257,19 +257,12 @@ impl RtpEndpoint {
     }
 }
 
-/// An error for what exists only on the other kind of network endpoint.
-pub(crate) fn wrong_kind() -> RequestError {
-    RequestError::WrongEndpointType {
-        actual: EndpointType::Rtp,
-    }
-}
-
-fn read_offer(text: &str) -> Result<RemoteDescription, RequestError> {
+pub(crate) fn read_offer(text: &str) -> Result<RemoteDescription, RequestError> {
     let parsed = sdp::parse(text).map_err(unusable)?;
     RemoteDescription::from_offer(&parsed).map_err(unusable)
 }
 
-fn unusable(error: SdpError) -> RequestError {
+pub(crate) fn unusable(error: SdpError) -> RequestError {
     RequestError::Endpoint(error.to_string())
 }
 
@@ -292,7 +285,7 @@ fn fresh_key(suite: SrtpSuite, entropy: &mut dyn Entropy) -> SdesKey {
     SdesKey::from_random(suite, &random)
 }
 
-fn fresh_origin(entropy: &mut dyn Entropy) -> Origin {
+pub(crate) fn fresh_origin(entropy: &mut dyn Entropy) -> Origin {
     Origin {
         // Some peers read it as a signed number.
         session_id: entropy.next_u64() >> 2,
