@@ -77,8 +77,8 @@ impl Band {
         self.adapt_poles(partial);
         self.adapt_zeros(quantized);
 
-        self.differences.copy_within(..ZEROS - 1, 1);
-        self.differences[0] = quantized;
+        let [a, b, c, d, e, _] = self.differences;
+        self.differences = [quantized, a, b, c, d, e];
         self.reconstructed = [reconstructed, self.reconstructed[0]];
         self.partial = [partial, self.partial[0]];
 

@@ -34,9 +34,11 @@ impl Synthesis {
 /// Shifts two samples into the history and returns both polyphase sums: of the later samples of each
 /// pair against the taps in reverse, and of the earlier ones against the taps in order.
 fn filter(history: &mut [i32; 24], first: i32, second: i32) -> (i32, i32) {
-    history.copy_within(2.., 0);
-    history[22] = first;
-    history[23] = second;
+    // Copies of a known length stay in registers; this runs for every sample.
+    let mut moved = [0; 24];
+    moved[..22].copy_from_slice(&history[2..]);
+    (moved[22], moved[23]) = (first, second);
+    *history = moved;
     let mut odd = 0;
     let mut even = 0;
     for (pair, (tap, mirrored)) in history
