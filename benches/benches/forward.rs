@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rtpbridge_core::entropy::Entropy;
+use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
     Channel, Counters, EndpointKey, EndpointSockets, EngineConfig, LocalSocket, Outbox,
     PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
@@ -37,7 +38,9 @@ impl Outbox for Sink {
 
     fn end(&mut self, _: SessionEndReason) {}
 
-    fn handshake(&mut self, _: EndpointKey, _: SocketAddr, _: &[u8]) {}
+    fn handshake(&mut self, _: SocketKey, _: &[u8]) {}
+
+    fn start_handshake(&mut self, _: SocketKey, _: DtlsRole, _: Vec<Fingerprint>) {}
 
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters
