@@ -19,6 +19,10 @@ pub(crate) struct Collector {
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) legs: Vec<(RecordingKey, EndpointId)>,
     pub(crate) ended: Vec<SessionEndReason>,
+    /// Handshakes to be started.
+    pub(crate) started: Vec<(SocketKey, DtlsRole, Vec<Fingerprint>)>,
+    /// Datagrams for handshakes.
+    pub(crate) handshakes: Vec<(SocketKey, Vec<u8>)>,
     pub(crate) counters: Counters,
 }
 
@@ -67,9 +71,13 @@ impl Outbox for Collector {
         self.ended.push(reason);
     }
 
-    fn handshake(&mut self, _: SocketKey, _: &[u8]) {}
+    fn handshake(&mut self, socket: SocketKey, datagram: &[u8]) {
+        self.handshakes.push((socket, datagram.to_vec()));
+    }
 
-    fn start_handshake(&mut self, _: SocketKey, _: DtlsRole, _: Vec<Fingerprint>) {}
+    fn start_handshake(&mut self, socket: SocketKey, role: DtlsRole, peer: Vec<Fingerprint>) {
+        self.started.push((socket, role, peer));
+    }
 
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters

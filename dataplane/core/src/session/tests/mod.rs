@@ -1,11 +1,14 @@
 //! Whole calls through a session, in made-up time.
 
+mod browser;
 mod calls;
 mod digits;
 mod hostile;
 mod learning;
 mod life;
 mod recordings;
+mod webrtc;
+mod webrtc_offers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
