@@ -8,6 +8,7 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
 use rtpbridge_core::entropy::Entropy;
+use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
     Channel, Counters, EndpointKey, EndpointSockets, EngineConfig, LocalSocket, Outbox,
     PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
@@ -52,7 +53,8 @@ impl Outbox for Wire {
         self.events.push(event.event);
     }
     fn end(&mut self, _: SessionEndReason) {}
-    fn handshake(&mut self, _: EndpointKey, _: SocketAddr, _: &[u8]) {}
+    fn handshake(&mut self, _: SocketKey, _: &[u8]) {}
+    fn start_handshake(&mut self, _: SocketKey, _: DtlsRole, _: Vec<Fingerprint>) {}
     fn counters(&mut self) -> &mut Counters {
         &mut self.counters
     }
