@@ -2,32 +2,14 @@
 //! dashboard, each checked by the tool that will read it. A machine without a tool skips its checks and
 //! says so.
 
-use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use rtpbridge_tests::shipped::{allowed_calls, dashboard_queries, run_tool, systemd_dir};
 use serde_json::Value;
 
 const SERVICES: [&str; 2] = ["rtpbridge-dataplane.service", "rtpbridge-control.service"];
-
-fn systemd_dir() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd")
-}
-
-/// Runs a tool; none when it is not installed. Panics when it fails.
-fn run(command: &mut Command) -> Option<String> {
-    let output = match command.output() {
-        Ok(output) => output,
-        Err(_) => {
-            eprintln!("skipped: {:?} is not installed", command.get_program());
-            return None;
-        }
-    };
-    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {text}");
-    Some(text.into_owned())
-}
 
 /// A root directory with our files installed and programs that exist.
 fn installed() -> tempfile::TempDir {
@@ -91,9 +73,11 @@ fn the_units_are_valid_together() {
     assert_eq!(units().len(), 6);
     let root = installed();
     let root_option = format!("--root={}", root.path().display());
-    let verify = run(Command::new("systemd-analyze")
-        .args(["verify", "--man=no", &root_option])
-        .args(units()));
+    let verify = run_tool(
+        Command::new("systemd-analyze")
+            .args(["verify", "--man=no", &root_option])
+            .args(units()),
+    );
     if let Some(text) = verify {
         assert_eq!(text.trim(), "", "systemd has something to say");
     }
@@ -103,9 +87,11 @@ fn the_units_are_valid_together() {
 fn the_services_are_exposed_at_most_1_5() {
     for service in SERVICES {
         let unit = systemd_dir().join(service);
-        run(Command::new("systemd-analyze")
-            .args(["security", "--offline=yes", "--no-pager", "--threshold=15"])
-            .arg(unit));
+        run_tool(
+            Command::new("systemd-analyze")
+                .args(["security", "--offline=yes", "--no-pager", "--threshold=15"])
+                .arg(unit),
+        );
     }
 }
 
@@ -113,7 +99,7 @@ fn the_services_are_exposed_at_most_1_5() {
 fn the_users_and_directories_can_be_created() {
     let root = installed();
     let root_option = format!("--root={}", root.path().display());
-    if run(Command::new("systemd-sysusers").arg(&root_option)).is_none() {
+    if run_tool(Command::new("systemd-sysusers").arg(&root_option)).is_none() {
         return;
     }
     let groups = fs::read_to_string(root.path().join("etc/group")).expect("written");
@@ -129,52 +115,10 @@ fn the_users_and_directories_can_be_created() {
         eprintln!("skipped: only root can create other users' directories");
         return;
     }
-    run(Command::new("systemd-tmpfiles").args([&root_option, "--create", "rtpbridge.conf"]));
+    run_tool(Command::new("systemd-tmpfiles").args([&root_option, "--create", "rtpbridge.conf"]));
     let recordings = root.path().join("var/lib/rtpbridge/recordings");
     let mode = std::os::unix::fs::MetadataExt::mode(&fs::metadata(recordings).expect("created"));
     assert_eq!(mode & 0o7777, 0o2770);
-}
-
-/// Members of a system call group, groups inside it followed.
-fn expand(group: &str, all: &mut BTreeSet<String>) -> Option<()> {
-    let text = run(Command::new("systemd-analyze").args(["syscall-filter", "--no-pager", group]))?;
-    for member in text.lines().map(str::trim).skip(1) {
-        match member.chars().next() {
-            None | Some('#') => {}
-            Some('@') => expand(member, all)?,
-            Some(_) => {
-                all.insert(member.to_owned());
-            }
-        }
-    }
-    Some(())
-}
-
-/// What a unit's SystemCallFilter lines allow, applied in order as systemd does.
-fn allowed_calls(service: &str) -> Option<BTreeSet<String>> {
-    let unit = fs::read_to_string(systemd_dir().join(service)).expect("shipped");
-    let mut allowed = BTreeSet::new();
-    for line in unit
-        .lines()
-        .filter_map(|line| line.strip_prefix("SystemCallFilter="))
-    {
-        let (denies, names) = match line.strip_prefix('~') {
-            Some(names) => (true, names),
-            None => (false, line),
-        };
-        let mut named = BTreeSet::new();
-        for name in names.split_whitespace() {
-            match name.starts_with('@') {
-                true => expand(name, &mut named)?,
-                false => _ = named.insert(name.to_owned()),
-            }
-        }
-        match denies {
-            true => allowed.retain(|name| !named.contains(name)),
-            false => allowed.extend(named),
-        }
-    }
-    Some(allowed)
 }
 
 #[test]
@@ -235,31 +179,11 @@ fn one_unit_never_restarts_the_other() {
 #[test]
 fn the_alert_rules_hold_in_their_scenarios() {
     let dir = systemd_dir().join("prometheus");
-    let promtool = |words: &[&str]| run(Command::new("promtool").args(words).current_dir(&dir));
+    let promtool =
+        |words: &[&str]| run_tool(Command::new("promtool").args(words).current_dir(&dir));
     if promtool(&["check", "rules", "rtpbridge.rules.yml"]).is_some() {
         promtool(&["test", "rules", "rtpbridge.test.yml"]);
     }
-}
-
-/// The dashboard's queries with its variables filled in.
-fn dashboard_queries() -> Vec<String> {
-    let text = fs::read_to_string(systemd_dir().join("grafana/rtpbridge.json")).expect("shipped");
-    let dashboard: Value = serde_json::from_str(&text).expect("JSON");
-    let panels = dashboard["panels"].as_array().expect("panels").clone();
-    let targets = panels
-        .iter()
-        .filter_map(|panel| panel["targets"].as_array());
-    targets
-        .flatten()
-        .map(|target| {
-            let query = target["expr"].as_str().expect("an expression");
-            query
-                .replace("$__rate_interval", "1m")
-                .replace("$__range", "1h")
-                .replace("$job", "rtpbridge")
-                .replace("$instance", ".*")
-        })
-        .collect()
 }
 
 #[test]
@@ -275,5 +199,5 @@ fn the_dashboards_queries_are_valid() {
     }
     let file = dir.path().join("dashboard.yml");
     fs::write(&file, rules).expect("written");
-    run(Command::new("promtool").args(["check", "rules"]).arg(file));
+    run_tool(Command::new("promtool").args(["check", "rules"]).arg(file));
 }

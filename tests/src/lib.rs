@@ -8,3 +8,4 @@ pub mod fuzz;
 pub mod harness;
 pub mod netem;
 pub mod peer;
+pub mod shipped;

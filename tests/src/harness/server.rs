@@ -173,6 +173,11 @@ impl Server {
         self.address
     }
 
+    /// A free address for something else that belongs to the test.
+    pub fn other_address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports.listener()))
+    }
+
     /// First and last port of `rtp_port_range`.
     pub fn media_ports(&self) -> (u16, u16) {
         self.ports.media()
