@@ -26,3 +26,4 @@ mod srtp;
 mod stats;
 mod supervised;
 mod survival;
+mod webrtc;
