@@ -7,5 +7,6 @@ pub mod id;
 pub mod ipc;
 pub mod logging;
 pub mod runtime_dir;
+pub mod sequence;
 pub mod supervised;
 pub mod vocab;

@@ -70,8 +70,11 @@ pub(super) enum Command {
     Undrain,
     /// Replace the control process by its newest version; no session is lost
     Handover,
-    /// Recordings that are being written
-    Recordings,
+    /// Recordings that are being written, or a look into one of them
+    Recordings {
+        #[command(subcommand)]
+        command: Option<RecordingsCommand>,
+    },
     /// Statistics of a session's endpoints
     Stats {
         /// Session id
@@ -100,6 +103,15 @@ pub(super) enum Command {
     },
     /// Print this program's man page (roff)
     Man,
+}
+
+#[derive(Subcommand, Debug)]
+pub(super) enum RecordingsCommand {
+    /// Read a recording: its streams, what they miss, and whether the tail is whole
+    Verify {
+        /// The PCAP file
+        file: PathBuf,
+    },
 }
 
 #[derive(Subcommand, Debug)]
@@ -143,6 +155,7 @@ mod tests {
             "undrain",
             "handover",
             "recordings",
+            "recordings verify call.pcap --json",
             "stats 6e8bc430-9c3a-11d9-9669-0800200c9a66",
             "log-level debug --process dataplane",
             "config check /etc/rtpbridge.toml",

@@ -14,11 +14,11 @@ use rtpbridge_shared::vocab::SessionState;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::cli::{Cli, Command, ConfigCommand, Process, Target};
+use super::cli::{Cli, Command, ConfigCommand, Process, RecordingsCommand, Target};
 use super::error::CtlError;
 use super::http::AdminClient;
 use super::observer::Observer;
-use super::{print, table};
+use super::{print, table, verify};
 use crate::admin::{DrainAnswer, RecordingRow, SessionRow, StatusAnswer, VersionAnswer};
 use crate::api::sessions;
 use crate::clock::rfc3339;
@@ -62,7 +62,10 @@ impl Session {
             Command::Drain { wait } => self.drain(wait).await,
             Command::Undrain => self.order(Method::POST, "/undrain", None).await,
             Command::Handover => self.order(Method::POST, "/handover", None).await,
-            Command::Recordings => {
+            Command::Recordings {
+                command: Some(RecordingsCommand::Verify { file }),
+            } => self.verify(&file),
+            Command::Recordings { command: None } => {
                 let rows = self.instance()?.recordings().await?;
                 self.show(&rows, |rows| table::recordings(rows))
             }
@@ -212,6 +215,15 @@ impl Session {
             };
             names.iter().map(line).collect::<Vec<_>>().join("\n")
         })
+    }
+
+    /// Needs no running instance, only the file.
+    fn verify(&self, file: &Path) -> Result<(), CtlError> {
+        let shown = file.display();
+        let failed = |error: verify::VerifyError| CtlError::Failed(format!("{shown}: {error}"));
+        let report = verify::read(file).map_err(failed)?;
+        self.show(&report, table::verification)?;
+        report.check().map_err(failed)
     }
 
     /// The file alone: our own shell's variables are not the service's.

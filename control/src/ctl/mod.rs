@@ -8,6 +8,7 @@ mod error;
 mod http;
 mod observer;
 mod table;
+mod verify;
 
 use std::io::{self, Write};
 use std::process::ExitCode;

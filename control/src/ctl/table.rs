@@ -5,6 +5,7 @@ use rtpbridge_shared::ipc::process::StatusReport;
 use rtpbridge_shared::ipc::stats::StatsRow;
 use serde_json::Value;
 
+use super::verify::{Tail, Verification};
 use crate::admin::{ControlStatus, RecordingRow, SessionRow, StatusAnswer};
 
 fn table(header: &[&str]) -> Table {
@@ -64,6 +65,58 @@ pub(super) fn recordings(rows: &[RecordingRow]) -> String {
         ]);
     }
     finish(&table)
+}
+
+/// `recordings verify FILE`: a table of its streams, then the file as a whole.
+pub(super) fn verification(report: &Verification) -> String {
+    let header = [
+        "LEG",
+        "DIRECTION",
+        "SSRC",
+        "PT",
+        "PACKETS",
+        "MISSING",
+        "FIRST ms",
+        "LAST ms",
+        "PAUSE ms",
+    ];
+    let mut table = table(&header);
+    for row in &report.streams {
+        let types: Vec<String> = row.payload_types.iter().map(u8::to_string).collect();
+        table.add_row([
+            Cell::new(row.leg),
+            Cell::new(row.direction),
+            Cell::new(format!("{:08x}", row.ssrc)),
+            Cell::new(types.join(",")),
+            number(row.packets),
+            number(format!("{} ({:.2} %)", row.gaps, row.loss_percent())),
+            number(row.first_ms),
+            number(row.last_ms),
+            number(row.longest_pause_ms),
+        ]);
+    }
+    let seconds = report.duration_ms as f64 / 1000.0;
+    let tail = match report.tail {
+        Tail::Whole => "whole".to_owned(),
+        Tail::Cut { bytes } => format!("cut: {bytes} bytes after the last whole record"),
+    };
+    let mut lines = vec![
+        finish(&table),
+        String::new(),
+        format!(
+            "records    {}, of them {} RTCP",
+            report.records, report.rtcp
+        ),
+        format!("time       {seconds:.3} s from {}", report.started_at),
+        format!("tail       {tail}"),
+    ];
+    if report.foreign > 0 {
+        let foreign = report.foreign;
+        lines.push(format!(
+            "foreign    {foreign} records that no recorder writes"
+        ));
+    }
+    lines.join("\n")
 }
 
 /// `stats ID`

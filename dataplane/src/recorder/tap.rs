@@ -128,7 +128,7 @@ impl Tap {
             payload_types: names.map(|(pt, name)| (*pt, (*name).to_owned())).collect(),
             packets: stream.seen.saturating_sub(dropped),
             dropped,
-            gaps: stream.gaps,
+            gaps: stream.gaps(),
             first_ms: since_start(stream.first_ns),
             last_ms: since_start(stream.last_ns),
         }
