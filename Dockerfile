@@ -10,7 +10,7 @@
 FROM debian:bookworm-slim AS skeleton
 WORKDIR /src
 COPY . .
-RUN find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() {}" > "$file"; done' stub {} + \
+RUN find . -name '*.rs' -exec sh -c 'for file; do echo "fn main() { }" > "$file"; done' stub {} + \
     && find . -type f ! -name '*.rs' ! -name Cargo.toml ! -name Cargo.lock -delete \
     && find . -type d -empty -delete
 

@@ -201,3 +201,50 @@ fn the_dashboards_queries_are_valid() {
     fs::write(&file, rules).expect("written");
     run_tool(Command::new("promtool").args(["check", "rules"]).arg(file));
 }
+
+/// Copies what the image's build copies of a directory.
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("directory");
+    for entry in fs::read_dir(from).expect("readable").flatten() {
+        let (name, path) = (entry.file_name(), entry.path());
+        let kept = !name.to_string_lossy().starts_with('.') && name != "target";
+        if path.is_dir() && kept && name != "node_modules" {
+            copy_tree(&path, &to.join(name));
+        } else if path.is_file() && kept {
+            fs::copy(&path, to.join(name)).expect("copied");
+        }
+    }
+}
+
+/// The command that makes the image's first stage, which exists so that later ones are cached.
+#[test]
+fn the_images_skeleton_is_made_of_stubs_and_manifests_that_cargo_accepts() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let dockerfile = fs::read_to_string(root.join("Dockerfile")).expect("shipped");
+    let (_, command) = dockerfile.split_once("RUN find").expect("a first stage");
+    let (command, _) = command.split_once("\n\n").expect("a further stage");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    for part in ["control", "dataplane", "shared", "tests", "benches"] {
+        copy_tree(&root.join(part), &dir.path().join(part));
+    }
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(root.join(file), dir.path().join(file)).expect("copied");
+    }
+    let run = |program: &str, words: &[&str]| {
+        run_tool(Command::new(program).args(words).current_dir(dir.path())).expect("installed")
+    };
+    run("sh", &["-ec", &format!("find{command}")]);
+    let main = fs::read_to_string(dir.path().join("control/src/main.rs")).expect("kept");
+    assert_eq!(main.trim(), "fn main() { }");
+    assert!(!dir.path().join("control/README.md").exists());
+    run(
+        env!("CARGO"),
+        &[
+            "metadata",
+            "--offline",
+            "--locked",
+            "--no-deps",
+            "--format-version=1",
+        ],
+    );
+}
