@@ -1,6 +1,7 @@
 //! processes, "Shutdown and upgrade": the same lines through the supervisor, and both orders of
 //! stopping the two processes.
 
+use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -195,4 +196,42 @@ fn a_dataplane_without_a_controller_stops_at_once_in_good_order() {
     assert!(!bye.is_empty());
     assert_eq!(server.dataplane().wait(2 * SOON).code(), Some(0));
     assert_recorded(&server, "orphan.pcap", 3);
+}
+
+/// A container without an engine: own processes and mounts, nothing writable but the server's directory.
+const CONTAINER: &str = "mount --make-rprivate / && mount --bind \"$1\" \"$1\" && \
+    mount -o remount,ro,bind / && ! touch /usr/x 2>/dev/null && shift && exec \"$@\"";
+
+#[test]
+fn as_process_1_on_a_read_only_root_it_ends_in_its_time_with_a_call_up() {
+    let isolation = ["--mount", "--pid", "--fork", "--mount-proc"];
+    let mut probe = Command::new("unshare");
+    if !probe
+        .args(isolation)
+        .arg("true")
+        .status()
+        .is_ok_and(|status| status.success())
+    {
+        eprintln!("skipped: this machine does not allow namespaces");
+        return;
+    }
+    let server = Server::builder().set("shutdown_max_wait_secs", 1).prepare();
+    let mut container = Command::new("unshare");
+    container
+        .args(isolation)
+        .args(["sh", "-c", CONTAINER, "container"])
+        .arg(server.directory());
+    let mut unshare = server.start_under(&mut container, "rtpbridge");
+    server.wait_healthy();
+    let health = server.ctl(&["health"]);
+    assert!(health.status.success(), "{health:?}");
+    let (mut client, _party) = recorded_call(&server, "contained.pcap", 3);
+    let init = procfs::child_named(unshare.pid(), "rtpbridge").unwrap();
+    let children = procfs::children(init);
+    assert_eq!(children.len(), 2);
+    nix::sys::signal::kill(init, Signal::SIGTERM).unwrap();
+    client.expect_event("recording.stopped");
+    assert_eq!(unshare.wait(2 * SOON).code(), Some(0));
+    assert!(all_gone(&children));
+    assert_recorded(&server, "contained.pcap", 3);
 }
