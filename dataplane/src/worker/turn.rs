@@ -68,7 +68,7 @@ impl Worker {
         self.budget
             .on_turn(ended_ns.saturating_sub(begun_ns), packets);
         if packets > 0 && ready < MAX_READY && !self.more_commands {
-            self.sleep_for_batch(begun_ns, ended_ns);
+            self.sleep_for_batch(ended_ns);
         }
         Ok(())
     }
@@ -85,9 +85,9 @@ impl Worker {
     }
 
     /// Lets packets gather, so that one wake-up serves many. Commands and timers do not wait.
-    fn sleep_for_batch(&self, begun_ns: u64, now_ns: u64) {
+    fn sleep_for_batch(&self, now_ns: u64) {
         let window = self.shared.settings.batch_window.as_nanos();
-        let until = begun_ns.saturating_add(u64::try_from(window).unwrap_or(u64::MAX));
+        let until = now_ns.saturating_add(u64::try_from(window).unwrap_or(u64::MAX));
         let until = until.min(self.timers.next_ns().unwrap_or(u64::MAX));
         if until > now_ns {
             self.handle
