@@ -10,11 +10,15 @@ use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server, procfs};
 use rtpbridge_tests::peer::capture::Capture;
 use rtpbridge_tests::peer::relay::{Kind, Way};
+use rtpbridge_tests::peer::webrtc::HEARD_DBFS;
 use rtpbridge_tests::peer::{Offer, Party, Relay, Rtp, Script, SdesParty, WebrtcPeer};
 use serde_json::{Value, json};
 
 /// Consent ends after 15 s; the rest is for a busy machine.
 const CONSENT_GONE: Duration = Duration::from_secs(17);
+
+const REJECTED_STUN: &str = "rtpbridge_packets_rejected_total{reason=\"stun\"}";
+const REJECTED_SOURCE: &str = "rtpbridge_packets_rejected_total{reason=\"source\"}";
 
 fn state(client: &mut Client, endpoint: &str) -> Value {
     let info = client.call("session.info", json!({}));
@@ -134,6 +138,21 @@ fn browsers_speak_with_plain_and_secured_parties_and_digits_cross() {
     assert!(missing.is_empty(), "{missing:?} did not reach the RTP side");
     plain.press(97, 7, 5);
     assert_eq!(client.expect_event("dtmf")["digit"], json!("7"));
+
+    // The other way: the party sends the page's own voice back.
+    page.speak(1000);
+    let mut timestamp = 0;
+    eventually("the page hears its echo", 2 * SOON, || {
+        for _ in 0..25 {
+            let packet = plain.receive(SOON).expect("the stream goes on");
+            if packet.payload_type == 96 {
+                timestamp += 960;
+                let echo = plain.next_packet(&packet.payload);
+                plain.send_packet(&Rtp { timestamp, ..echo });
+            }
+        }
+        (page.listen(&[1000])[0] > HEARD_DBFS).then_some(())
+    });
     client.call("endpoint.remove", json!({"endpoint_id": plain.endpoint}));
     remove_all(&mut client, &[&page]);
 
@@ -279,7 +298,7 @@ fn who_is_on_the_path_can_alter_nothing_and_a_stranger_reaches_nobody() {
     let (mut client, _) = server.session();
     let relay = Relay::start();
     let mut page = WebrtcPeer::open(&browser);
-    page.offer(&mut client, json!({"frequency": 440}), |sdp| {
+    let answer = page.offer(&mut client, json!({"frequency": 440}), |sdp| {
         relay.intercept(&sdp)
     });
     page.wait_connected(&mut client);
@@ -316,14 +335,26 @@ fn who_is_on_the_path_can_alter_nothing_and_a_stranger_reaches_nobody() {
     // A second DTLS client and wrong passwords, from elsewhere.
     let bridge = relay.bridge();
     assert!(!dtls_client_connects(&bridge.to_string()));
-    let wrong = json!({
-        "host": bridge.ip().to_string(), "port": bridge.port(),
-        "username": "nobody:else", "password": "x".repeat(24), "nominate": true,
-    });
-    let refused = aiortc.call("stun", wrong);
-    assert_eq!(
-        (&refused["class"], &refused["code"]),
-        (&json!("error"), &json!(401))
+    let ufrag = answer
+        .lines()
+        .find_map(|line| line.strip_prefix("a=ice-ufrag:"))
+        .expect("credentials");
+    let refused_before = server.metric(REJECTED_STUN);
+    for username in ["nobody:else", &format!("{ufrag}:peer")] {
+        let wrong = json!({
+            "host": bridge.ip().to_string(), "port": bridge.port(),
+            "username": username, "password": "x".repeat(32), "nominate": true,
+        });
+        let refused = aiortc.call("stun", wrong);
+        assert_eq!(
+            (&refused["class"], &refused["code"]),
+            (&json!("error"), &json!(401))
+        );
+    }
+    assert!(server.metric(REJECTED_STUN) >= refused_before + 2.0);
+    assert!(
+        server.metric(REJECTED_SOURCE) > 0.0,
+        "the second DTLS client"
     );
     expect_dialogue((&page, 440), (&other, 1000));
     assert_eq!(state(&mut client, &page.endpoint), "connected");

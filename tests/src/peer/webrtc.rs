@@ -7,9 +7,9 @@ use serde_json::{Value, json};
 use super::script::Script;
 use crate::harness::{Client, eventually, wait::SOON};
 
-/// A tone of this much or more is heard; what is below the other bound is silence. The parties send
-/// at −12 dBFS, and codecs cost a few dB at most.
-const HEARD_DBFS: f64 = -24.0;
+/// A tone of more than this is heard. The parties send at −12 dBFS, and codecs cost a few dB at most.
+pub const HEARD_DBFS: f64 = -24.0;
+/// Less than this is silence.
 const SILENT_DBFS: f64 = -50.0;
 
 /// One RTCPeerConnection of a peer program.
