@@ -80,6 +80,24 @@ fn browsers_and_the_other_implementation_hear_each_other_whoever_offers() {
 }
 
 #[test]
+fn a_third_implementation_hears_a_browser_whoever_offers() {
+    let server = Server::start();
+    let (browser, gstreamer) = (Rc::new(Script::browser()), Rc::new(Script::gstreamer()));
+    let (mut client, _) = server.session();
+    let page = WebrtcPeer::join(&browser, &mut client, 440);
+    for is_offering in [true, false] {
+        let bin = if is_offering {
+            WebrtcPeer::join(&gstreamer, &mut client, 1000)
+        } else {
+            WebrtcPeer::invite(&gstreamer, &mut client, 1000)
+        };
+        page.expect_tones(&[1000], &[440]);
+        bin.expect_tones(&[440], &[1000]);
+        remove_all(&mut client, &[&bin]);
+    }
+}
+
+#[test]
 fn browsers_speak_with_plain_and_secured_parties_and_digits_cross() {
     let server = Server::start();
     let (browser, aiortc) = (Rc::new(Script::browser()), Rc::new(Script::aiortc()));

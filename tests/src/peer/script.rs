@@ -48,6 +48,14 @@ impl Script {
         Self::start("aiortc", command, &python)
     }
 
+    /// GStreamer's webrtcbin.
+    pub fn gstreamer() -> Self {
+        let python = Path::new("/usr/bin/python3");
+        let mut command = Command::new(python);
+        command.arg(directory().join("peers/gstreamer_party.py"));
+        Self::start("gstreamer", command, python)
+    }
+
     fn start(name: &'static str, mut command: Command, needs: &Path) -> Self {
         assert!(
             needs.exists(),
