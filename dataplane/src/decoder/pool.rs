@@ -91,7 +91,8 @@ struct Opening {
 /// A decode and when it is to be looked at; the earliest is the greatest.
 struct Due {
     at: Instant,
-    job: Job,
+    /// Boxed, since the heap moves it about.
+    job: Box<Job>,
 }
 
 impl Ord for Due {
@@ -122,7 +123,7 @@ enum Shared {
 
 enum Work {
     Open(Opening),
-    Run(Job),
+    Run(Box<Job>),
 }
 
 impl DecoderPool {
@@ -302,7 +303,7 @@ impl Inner {
                 // Before the reply, so that the ring has listeners whenever the job looks.
                 queue.jobs.push(Due {
                     at: Instant::now(),
-                    job,
+                    job: Box::new(job),
                 });
                 drop(queue);
                 reply(Ok(first));
