@@ -16,6 +16,7 @@ mod monitoring;
 mod peers;
 mod recording;
 mod recording_files;
+mod recording_strain;
 mod restart;
 mod routing;
 mod rtcp;

@@ -1,0 +1,168 @@
+//! Recordings whose queue or disk cannot keep up, and paths that change under the check: the call
+//! does not notice, and the account of the recording is exact.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
+use nix::sys::signal::Signal;
+use rtpbridge_tests::harness::{Client, Server, tool};
+use rtpbridge_tests::peer::capture::{Capture, leg};
+use rtpbridge_tests::peer::{Party, Rtp};
+use serde_json::{Value, json};
+
+fn start(client: &mut Client, path: &str) -> Value {
+    client.call("recording.start", json!({"file_path": path}))["recording_id"].clone()
+}
+
+fn stop(client: &mut Client, recording: &Value) -> Value {
+    client.call("recording.stop", json!({"recording_id": recording}))
+}
+
+/// The file holds what the account says, in order, and every packet is in the file or in `dropped`.
+fn assert_exact(stopped: &Value, path: &str, sent: &[Rtp]) {
+    let row = stopped["streams"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|row| row["ssrc"] == json!(sent[0].ssrc))
+        .unwrap_or_else(|| panic!("a row for the talker: {stopped}"));
+    let (packets, dropped) = (&row["packets"], row["dropped"].as_u64().unwrap());
+    assert!(dropped > 0, "something was lost to the queue: {stopped}");
+    assert_eq!(packets.as_u64().unwrap() + dropped, sent.len() as u64);
+    assert_eq!(stopped["dropped_packets"], json!(dropped));
+    assert_eq!(row["gaps"], json!(0), "nothing was lost before the queue");
+    let capture = Capture::read(path);
+    assert_eq!(stopped["packets"], json!(capture.frames.len()));
+    let kept = capture.rtp_from(leg(0));
+    assert_eq!(json!(kept.len()), *packets);
+    let mut all = sent.iter().map(Rtp::write);
+    for packet in kept {
+        assert!(all.any(|sent| sent == packet), "sent, and in this order");
+    }
+}
+
+#[test]
+fn what_a_full_queue_loses_is_counted_to_the_packet() {
+    let server = Server::builder().set("recording_channel_size", 1).start();
+    let (mut client, _) = server.session();
+    let mut alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    let path = server.recording_path("narrow.pcap");
+    let id = start(&mut client, &path);
+    let mut sent = alice.burst(1);
+    bob.receive_exactly(1);
+    // The worker finds them all at once, and the queue has one place.
+    server.signal_dataplane(Signal::SIGSTOP);
+    sent.extend(alice.burst(60));
+    server.signal_dataplane(Signal::SIGCONT);
+    bob.receive_exactly(60);
+    let stopped = stop(&mut client, &id);
+    assert_exact(&stopped, &path, &sent);
+}
+
+/// A library whose `write` to regular files takes a second.
+fn slow_disk(directory: &Path) -> std::path::PathBuf {
+    let source = r#"
+        #define _GNU_SOURCE
+        #include <dlfcn.h>
+        #include <sys/stat.h>
+        #include <time.h>
+        #include <unistd.h>
+        ssize_t write(int fd, const void *bytes, size_t count) {
+            static ssize_t (*real)(int, const void *, size_t);
+            if (!real) real = dlsym(RTLD_NEXT, "write");
+            struct stat about;
+            if (fd > 2 && fstat(fd, &about) == 0 && S_ISREG(about.st_mode)) {
+                struct timespec pause = {1, 0};
+                nanosleep(&pause, 0);
+            }
+            return real(fd, bytes, count);
+        }
+    "#;
+    let (code, library) = (directory.join("slow.c"), directory.join("slow.so"));
+    fs::write(&code, source).unwrap();
+    let output = library.to_str().unwrap();
+    tool::run(
+        "cc",
+        &[
+            "-shared",
+            "-fPIC",
+            "-o",
+            output,
+            code.to_str().unwrap(),
+            "-ldl",
+        ],
+    );
+    library
+}
+
+#[test]
+fn a_stalled_disk_costs_the_call_nothing_and_the_recording_says_what_it_lost() {
+    let mut server = Server::builder()
+        .set("recording_channel_size", 20)
+        .prepare();
+    let library = slow_disk(server.directory());
+    let mut env = Command::new("env");
+    env.arg(format!("LD_PRELOAD={}", library.display()));
+    let dataplane = server.start_under(&mut env, "rtpbridge-dataplane");
+    let control = server.start_under(&mut Command::new("env"), "rtpbridge-control");
+    server.adopt(dataplane, control);
+    server.wait_healthy();
+    let (mut client, _) = server.session();
+    let mut alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    let path = server.recording_path("stalled.pcap");
+    let id = start(&mut client, &path);
+    let sent = alice.talk(150);
+    let heard = bob.receive_exactly(sent.len());
+    let pairs = heard.iter().zip(&sent);
+    assert!(
+        pairs
+            .clone()
+            .all(|(heard, sent)| heard.payload == sent.payload)
+    );
+    let stopped = stop(&mut client, &id);
+    assert_exact(&stopped, &path, &sent);
+}
+
+#[test]
+fn a_directory_swapped_for_a_link_in_the_middle_of_a_check_leads_nowhere() {
+    let server = Server::builder()
+        .set("max_recordings_per_session", 1000)
+        .start();
+    let (mut client, _) = server.session();
+    Party::join(&mut client);
+    let root = server.path("recordings");
+    let outside = server.path("outside");
+    fs::create_dir(&outside).unwrap();
+    let (swapped, other) = (root.join("swapped"), root.join("other"));
+    fs::create_dir(&swapped).unwrap();
+    std::os::unix::fs::symlink(&outside, &other).unwrap();
+    let done = AtomicBool::new(false);
+    let outcomes = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                let flags = RenameFlags::RENAME_EXCHANGE;
+                renameat2(AT_FDCWD, &swapped, AT_FDCWD, &other, flags).unwrap();
+            }
+        });
+        let mut attempt = |number: usize| {
+            let path = swapped.join(format!("{number}.pcap"));
+            let params = json!({"file_path": path.to_string_lossy()});
+            client.request("recording.start", params).is_ok()
+        };
+        let outcomes: Vec<bool> = (0..300).map(&mut attempt).collect();
+        done.store(true, Ordering::Relaxed);
+        outcomes
+    });
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    let inside = if swapped.is_symlink() { other } else { swapped };
+    let made = fs::read_dir(inside).unwrap().count();
+    let granted = outcomes.iter().filter(|granted| **granted).count();
+    assert_eq!(made, granted, "a file for each success, none for a refusal");
+    assert!(granted > 0, "the directory was there at times");
+}
