@@ -24,14 +24,19 @@ fn traced(server: &Server, program: &str) -> Process {
     server.start_under(&mut strace, program)
 }
 
-/// Names in the last column of strace's table.
+/// Names in the last column of strace's table; beside it there may be notes on interrupted calls.
 fn calls_in(table: &Path) -> BTreeSet<String> {
     let text = fs::read_to_string(table).unwrap();
+    let is_name = |word: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+        word != "total" && word.bytes().all(plain)
+    };
     let rows = text.lines().filter(|line| {
         let share = line.split_whitespace().next().unwrap_or_default();
-        share.parse::<f64>().is_ok() && !line.ends_with("total")
+        share.contains('.') && share.parse::<f64>().is_ok()
     });
     rows.filter_map(|line| line.split_whitespace().last())
+        .filter(|word| is_name(word))
         .map(str::to_owned)
         .collect()
 }

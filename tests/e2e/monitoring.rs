@@ -91,7 +91,7 @@ impl Prometheus {
 fn work(server: &Server, until: impl Fn() -> bool) {
     let (mut client, _) = server.session();
     let mut alice = Party::join(&mut client);
-    Party::join(&mut client);
+    let _bob = Party::join(&mut client);
     let path = server.recording_path("monitored.pcap");
     client.call("recording.start", json!({"file_path": path}));
     let deadline = Instant::now() + 4 * SOON;
