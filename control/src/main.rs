@@ -30,6 +30,10 @@ const MAX_THREADS: usize = 4;
 /// Descriptors beside those of client connections.
 const OTHER_DESCRIPTORS: u64 = 600;
 
+/// Connections come and go by the thousand on two threads; glibc's arenas keep what they once held.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let args = Cli::parse().config;
     let loaded = match Sources::of_process(args.clone()).load(Scope::Control) {
