@@ -18,7 +18,7 @@ fn a_digit_is_reported_once_at_its_end() {
     let (mut client, _) = server.session();
     let mut alice = Party::join(&mut client);
     for (event, digit) in [(5, "5"), (10, "*"), (11, "#"), (12, "A"), (15, "D")] {
-        alice.press(101, event, 5);
+        alice.press_at_once(101, event, 5);
         let reported = client.expect_event("dtmf");
         assert_eq!(
             reported,

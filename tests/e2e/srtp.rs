@@ -451,9 +451,8 @@ fn recordings_hold_it_decrypted() {
     );
     assert_eq!(stopped["streams"][0]["packets"], json!(20));
     let recorded: Vec<Rtp> = Capture::read(&path)
-        .frames
-        .iter()
-        .filter_map(|frame| Rtp::parse(&frame.payload))
+        .rtp()
+        .map(|(_, packet)| packet)
         .filter(|packet| packet.ssrc == secured.party.ssrc)
         .collect();
     assert_eq!(recorded, said);

@@ -211,6 +211,22 @@ impl Party {
 
     /// Plays one whole telephone-event: packets every 20 ms, the last one three times.
     pub fn press(&mut self, payload_type: u8, event: u8, packets: u16) -> Vec<Rtp> {
+        self.press_paced(payload_type, event, packets, FRAME_TIME)
+    }
+
+    /// As [`press`](Self::press), without pauses: however busy the machine is, nothing in it can be
+    /// taken for the silence that ends an event.
+    pub fn press_at_once(&mut self, payload_type: u8, event: u8, packets: u16) -> Vec<Rtp> {
+        self.press_paced(payload_type, event, packets, Duration::ZERO)
+    }
+
+    fn press_paced(
+        &mut self,
+        payload_type: u8,
+        event: u8,
+        packets: u16,
+        pause: Duration,
+    ) -> Vec<Rtp> {
         let timestamp = self.timestamp;
         let mut sent = Vec::new();
         for index in 0..packets + 2 {
@@ -230,7 +246,7 @@ impl Party {
             self.send_packet(&packet);
             sent.push(packet);
             if index < packets {
-                thread::sleep(FRAME_TIME);
+                thread::sleep(pause);
             }
         }
         sent
