@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 
 use rtpbridge_shared::config::LogLevel;
 use rtpbridge_shared::id::SessionId;
@@ -133,9 +134,9 @@ impl AdminBackend for Operator {
         }
         let mut population = self.app.registry.watch_population();
         orphan::destroy(&self.app, id, Body::Lost(LossReason::Kicked));
-        let ended = population.wait_for(|_| !self.app.registry.all().contains(&id));
+        let ended = until(&mut population, || !self.app.registry.all().contains(&id));
         match tokio::time::timeout(PATIENCE, ended).await {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(_) => Err(AdminError::Unresponsive(PATIENCE.as_secs())),
         }
     }
@@ -177,7 +178,7 @@ impl AdminBackend for Operator {
         };
         let mut stage = self.app.lifecycle.watch();
         self.app.lifecycle.command(command);
-        let reached = stage.wait_for(|_| self.app.lifecycle.is_draining() == draining);
+        let reached = until(&mut stage, || self.app.lifecycle.is_draining() == draining);
         // An operator who undrains a process that was told to stop sees in the answer that it stops.
         let _ = tokio::time::timeout(PATIENCE, reached).await;
         DrainAnswer {
@@ -215,4 +216,15 @@ impl AdminBackend for Operator {
 
 fn unexpected() -> AdminError {
     AdminError::Failed("unexpected answer of the dataplane".to_owned())
+}
+
+/// Waits for changes of what is watched until `is_true`. Unlike `wait_for`, it holds no lock of the
+/// watch while it asks, so the question may take locks of its own.
+async fn until<T>(watched: &mut watch::Receiver<T>, is_true: impl Fn() -> bool) {
+    loop {
+        watched.mark_unchanged();
+        if is_true() || watched.changed().await.is_err() {
+            return;
+        }
+    }
 }

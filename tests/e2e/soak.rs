@@ -92,14 +92,22 @@ fn a_thousand_sessions_ten_times_over_leave_nothing_behind() {
         );
         resident.push(pids.map(procfs::rss_kib));
     }
+    println!("resident KiB of control and dataplane, round by round: {resident:?}");
     let total = ROUNDS * SESSIONS;
     assert_eq!(server.metric("rtpbridge_sessions_total"), total as f64);
     assert!(server.metric("rtpbridge_packets_routed_total") >= 2.0 * total as f64);
+    // What the allocator has not given back yet swings by a tenth from round to round. A leak grows:
+    // then even the lowest of the last rounds is above all of the early ones.
     for (process, name) in ["control", "dataplane"].iter().enumerate() {
-        let (second, last) = (resident[1][process], resident[ROUNDS - 1][process]);
+        let early = resident[1..4].iter().map(|pair| pair[process]).max();
+        let late = resident[ROUNDS - 3..]
+            .iter()
+            .map(|pair| pair[process])
+            .min();
+        let (early, late) = (early.expect("rounds"), late.expect("rounds"));
         assert!(
-            last as f64 <= second as f64 * 1.05,
-            "{name} grew from {second} to {last} KiB: {resident:?}"
+            late as f64 <= early as f64 * 1.05,
+            "{name} grew from {early} to {late} KiB: {resident:?}"
         );
     }
     // Every port can be had again.

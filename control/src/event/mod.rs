@@ -61,6 +61,11 @@ impl ClientEvent {
         }
     }
 
+    /// Whether the client's connection is bound to nothing once it has this.
+    pub const fn unbinds(&self) -> bool {
+        matches!(&self.body, Body::Lost(_) | Body::Unbound)
+    }
+
     /// The number to acknowledge to the dataplane once the event was written.
     pub const fn acknowledgement(&self) -> Option<(SessionId, u64)> {
         match &self.body {

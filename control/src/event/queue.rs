@@ -111,7 +111,10 @@ impl Mailbox {
             if inner.gone {
                 return true;
             }
-            if inner.events < self.capacity.events {
+            if event.unbinds() {
+                // One or two in a session's life; a client must not stay bound to what is gone.
+                Place::Free
+            } else if inner.events < self.capacity.events {
                 inner.events += 1;
                 Place::Event
             } else if critical && inner.critical < self.capacity.critical {

@@ -165,11 +165,12 @@ impl Connection {
     pub(super) fn give_up(&mut self, ending: Ending) {
         debug!(?ending, "connection ends");
         self.mailbox.retire();
-        let attaching = match self.pending.take().map(|pending| pending.binding) {
-            Some(Binding::Attach(session)) => Some(session),
+        // Both may have bound the session already, with the answer still in the mailbox.
+        let binding = match self.pending.take().map(|pending| pending.binding) {
+            Some(Binding::Attach(session) | Binding::Create(session)) => Some(session),
             _ => None,
         };
-        if let Some(session) = attaching {
+        if let Some(session) = binding {
             release(&self.app, session, &self.mailbox);
         }
         // Only a session that this connection still held is orphaned by its end.
