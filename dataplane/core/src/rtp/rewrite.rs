@@ -89,8 +89,10 @@ impl OutgoingStream {
         Self {
             ssrc: entropy.next_u32(),
             clock_rate,
-            // One cycle up, so that extended numbers never go below zero.
-            highest: 0x1_0000 + u64::from(entropy.next_u16()),
+            // One cycle up, so that extended numbers never go below zero; and in its lower half, so
+            // that a receiver which misses the first packets does not miss a roll-over with them
+            // (RFC 3711 section 3.3.1).
+            highest: 0x1_0000 + u64::from(entropy.next_u16() & 0x7fff),
             sent: 0,
             reference: None,
             first_timestamp: entropy.next_u32(),
