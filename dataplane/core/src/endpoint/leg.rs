@@ -7,17 +7,20 @@
 mod event_lane;
 mod receive;
 mod send;
+mod silence;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::ipc::stats::{InboundStats, OutboundStats};
 use rtpbridge_shared::vocab::Codec;
 
-pub(crate) use receive::{Content, Inbound, Refusal};
+pub(crate) use receive::{Content, Heard, Inbound};
 
 use self::event_lane::EventLane;
+use self::silence::Silence;
 use crate::dtmf::receiver::{EventReceiver, FinishedEvent};
 use crate::entropy::Entropy;
 use crate::rtcp::control::ReportControl;
@@ -47,6 +50,18 @@ pub(crate) struct MediaLeg {
     /// Goes with every packet where it was negotiated.
     mid: Option<MidExtension>,
     is_sensitive: bool,
+    pub(super) silence: Silence,
+    /// The source whose goodbye was reported, by its epoch.
+    goodbye_of: Option<u32>,
+}
+
+/// What a timer brought.
+#[derive(Default, Debug)]
+pub(crate) struct TimedOut {
+    /// A telephone-event whose end was lost.
+    pub(crate) finished: Option<FinishedEvent>,
+    /// The party has been silent for this long, to be reported.
+    pub(crate) silent_for: Option<Duration>,
 }
 
 /// SRTP of a leg.
@@ -102,7 +117,7 @@ impl Keys {
 }
 
 impl MediaLeg {
-    pub(crate) fn new(id: EndpointId, entropy: &mut dyn Entropy) -> Self {
+    pub(crate) fn new(id: EndpointId, media_timeout: Duration, entropy: &mut dyn Entropy) -> Self {
         Self {
             id,
             formats: Vec::new(),
@@ -116,6 +131,8 @@ impl MediaLeg {
             keys: None,
             mid: None,
             is_sensitive: false,
+            silence: Silence::new(media_timeout),
+            goodbye_of: None,
         }
     }
 
@@ -155,11 +172,6 @@ impl MediaLeg {
         self.event_format.is_some()
     }
 
-    /// When the party was last heard.
-    pub(crate) fn last_heard_at(&self) -> Option<Instant> {
-        self.inbound.last_at
-    }
-
     /// Whether the party's digits stay out of recordings and logs.
     pub(crate) fn is_sensitive(&self) -> bool {
         self.is_sensitive
@@ -168,11 +180,6 @@ impl MediaLeg {
     /// See [`is_sensitive`](Self::is_sensitive).
     pub(crate) fn set_sensitive(&mut self, enabled: bool) {
         self.is_sensitive = enabled;
-    }
-
-    /// Which of the source's lives this is.
-    pub(crate) fn epoch(&self) -> u32 {
-        self.inbound.epoch
     }
 
     /// Sending is interrupted: what comes next follows the last packet sent.
@@ -217,13 +224,14 @@ impl MediaLeg {
             self.events.next_timeout(),
             self.lane.next_timeout(),
             keys.and_then(|keys| keys.unprotector.next_timeout()),
+            self.silence.next_timeout(self.inbound.last_at),
         ]
         .into_iter()
         .flatten()
         .min()
     }
 
-    /// Does what is due; gives the digit whose end was lost.
+    /// Does what is due.
     pub(crate) fn handle_timeout(
         &mut self,
         entropy: &mut dyn Entropy,
@@ -231,7 +239,7 @@ impl MediaLeg {
         media: Option<Path>,
         control: Option<Path>,
         sinks: &mut Sinks<'_>,
-    ) -> Option<FinishedEvent> {
+    ) -> TimedOut {
         if let Some(keys) = &mut self.keys {
             keys.unprotector.handle_timeout(now.at);
         }
@@ -240,7 +248,10 @@ impl MediaLeg {
         if let Some(report) = self.control.poll(entropy, &self.stream, reception, now) {
             self.send_report(report, now, control, sinks);
         }
-        self.events.handle_timeout(now.at)
+        TimedOut {
+            finished: self.events.handle_timeout(now.at),
+            silent_for: self.silence.handle_timeout(self.inbound.last_at, now.at),
+        }
     }
 
     fn tap(

@@ -12,11 +12,9 @@ use rtpbridge_shared::ipc::session::EndpointDetails;
 use rtpbridge_shared::ipc::stats::StatsRow;
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
-pub(crate) use self::leg::{Content, Inbound, Keys, MediaLeg, Path, Sinks};
+pub(crate) use self::leg::{Content, Heard, Inbound, Keys, MediaLeg, Path, Sinks, TimedOut};
 pub(crate) use self::rtp::negotiation::Birth;
-pub(crate) use self::rtp::{
-    Heard, OfferPlan, RtpEndpoint, TimedOut, prepare_answer, prepare_offer,
-};
+pub(crate) use self::rtp::{OfferPlan, RtpEndpoint, prepare_answer, prepare_offer};
 pub(crate) use self::webrtc::{HandshakeStart, WebrtcEndpoint};
 use crate::dtmf::sender::QueuedDigit;
 use crate::entropy::Entropy;

@@ -16,8 +16,7 @@ use rtpbridge_shared::vocab::{Direction, EndpointState};
 pub(crate) use negotiation::{OfferPlan, prepare_answer, prepare_offer};
 
 use super::latching::{Evidence, Latch, Verdict};
-use super::leg::{Inbound, MediaLeg, Path, Refusal, Sinks};
-use crate::dtmf::receiver::FinishedEvent;
+use super::leg::{Heard, MediaLeg, Path, Sinks, TimedOut};
 use crate::entropy::Entropy;
 use crate::rtp::demux::{PacketKind, classify};
 use crate::sdp::{Agreement, LocalDescription};
@@ -43,35 +42,6 @@ pub(crate) struct RtpEndpoint {
     /// Where RTCP came from.
     control_source: Option<SocketAddr>,
     connected_at: Option<Moment>,
-    media_timeout: Duration,
-    /// Silence was reported and has not ended since.
-    is_silent: bool,
-    /// The source whose goodbye was reported, by its epoch.
-    goodbye_of: Option<u32>,
-}
-
-/// What a datagram meant.
-#[derive(Default, Debug)]
-pub(crate) struct Heard {
-    /// To be passed on.
-    pub(crate) inbound: Option<Inbound>,
-    /// Telephone-events that it ended.
-    pub(crate) finished: [Option<FinishedEvent>; 2],
-    /// A BYE to be reported: who, and why.
-    pub(crate) goodbye: Option<(Vec<u32>, Option<String>)>,
-    /// It came from the party.
-    pub(crate) is_activity: bool,
-    /// It is for the handshake.
-    pub(crate) is_handshake: bool,
-}
-
-/// What a timer brought.
-#[derive(Default, Debug)]
-pub(crate) struct TimedOut {
-    /// A telephone-event whose end was lost.
-    pub(crate) finished: Option<FinishedEvent>,
-    /// The party has been silent for this long, to be reported.
-    pub(crate) silent_for: Option<Duration>,
 }
 
 impl RtpEndpoint {
@@ -122,8 +92,7 @@ impl RtpEndpoint {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let timeouts = [self.leg.next_timeout(), self.silence_due_at()];
-        timeouts.into_iter().flatten().min()
+        self.leg.next_timeout()
     }
 
     pub(crate) fn handle_timeout(
@@ -133,17 +102,7 @@ impl RtpEndpoint {
         sinks: &mut Sinks<'_>,
     ) -> TimedOut {
         let (media, control) = (self.media_path(), self.control_path());
-        let finished = self.leg.handle_timeout(entropy, now, media, control, sinks);
-        let is_due = self.silence_due_at().is_some_and(|due| now.at >= due);
-        let silent_for = self
-            .silent_since()
-            .filter(|_| is_due)
-            .map(|since| now.at - since);
-        self.is_silent |= is_due;
-        TimedOut {
-            finished,
-            silent_for,
-        }
+        self.leg.handle_timeout(entropy, now, media, control, sinks)
     }
 
     /// Says goodbye; the sockets may close.
@@ -196,7 +155,7 @@ impl RtpEndpoint {
     ) -> Heard {
         let header = match self.leg.open(buffer, arrival.at) {
             Ok(header) => header,
-            Err(refusal) => return refuse(refusal, sinks),
+            Err(refusal) => return refusal.count(sinks.out.counters()),
         };
         let is_known = self.leg.knows(header.payload_type);
         if !is_known {
@@ -216,18 +175,7 @@ impl RtpEndpoint {
             sinks.out.counters().rejected_source += 1;
             return Heard::default();
         }
-        match self.leg.receive(header, buffer, arrival, sinks) {
-            Ok((inbound, finished)) => {
-                self.is_silent = false;
-                Heard {
-                    inbound: Some(inbound),
-                    finished,
-                    is_activity: true,
-                    ..Heard::default()
-                }
-            }
-            Err(refusal) => refuse(refusal, sinks),
-        }
+        self.leg.receive(header, buffer, arrival, sinks)
     }
 
     fn handle_rtcp(
@@ -242,39 +190,17 @@ impl RtpEndpoint {
             sinks.out.counters().rejected_source += 1;
             return Heard::default();
         }
-        let read = match self.leg.receive_control(buffer, arrival, sinks) {
-            Ok(read) => read,
-            Err(refusal) => return refuse(refusal, sinks),
-        };
-        if channel == Channel::Rtcp {
+        let heard = self.leg.receive_control(buffer, arrival, sinks);
+        if heard.is_activity && channel == Channel::Rtcp {
             self.control_source = Some(source);
         }
-        // Once for each of the source's lives, however often it is repeated.
-        let epoch = self.leg.epoch();
-        let is_news = self.goodbye_of != Some(epoch);
-        let goodbye = read.goodbye.filter(|_| is_news);
-        if goodbye.is_some() {
-            self.goodbye_of = Some(epoch);
-        }
-        Heard {
-            goodbye,
-            is_activity: true,
-            ..Heard::default()
-        }
+        heard
     }
 
-    fn silent_since(&self) -> Option<Instant> {
-        let connected = self.connected_at?.at;
-        let heard = self.leg.last_heard_at();
-        Some(heard.map_or(connected, |heard| heard.max(connected)))
-    }
-
-    /// When silence is to be reported; never while the party is not expected to send.
-    fn silence_due_at(&self) -> Option<Instant> {
-        if self.is_silent || !self.negotiated_direction().party_sends() {
-            return None;
-        }
-        Some(self.silent_since()? + self.media_timeout)
+    /// Silence counts while the party is connected and not held.
+    fn expect_media(&mut self, now: Instant) {
+        let is_expected = self.agreement.is_some() && self.negotiated_direction().party_sends();
+        self.leg.silence.expect(is_expected, now);
     }
 }
 
@@ -283,9 +209,4 @@ fn path(socket: LocalSocket, to: SocketAddr) -> Path {
         socket: socket.key,
         to,
     }
-}
-
-fn refuse(refusal: Refusal, sinks: &mut Sinks<'_>) -> Heard {
-    refusal.count(sinks.out.counters());
-    Heard::default()
 }

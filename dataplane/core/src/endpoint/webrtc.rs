@@ -11,12 +11,10 @@
 mod negotiation;
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use rtpbridge_shared::vocab::{Direction, EndpointState, IceState};
 
-use super::leg::{Keys, MediaLeg, Path, Refusal, Sinks};
-use super::rtp::{Heard, TimedOut};
+use super::leg::{Heard, Keys, MediaLeg, Path, Sinks, TimedOut};
 use crate::entropy::Entropy;
 use crate::ice::{IceLite, MAX_RESPONSE_LEN, StunOutcome};
 use crate::rtp::demux::{PacketKind, classify};
@@ -45,12 +43,6 @@ pub(crate) struct WebrtcEndpoint {
     pending_start: Option<HandshakeStart>,
     /// The handshake failed or the peer said goodbye: nothing brings it back.
     is_over: bool,
-    connected_at: Option<Instant>,
-    media_timeout: Duration,
-    /// Silence was reported and has not ended since.
-    is_silent: bool,
-    /// The source whose goodbye was reported, by its epoch.
-    goodbye_of: Option<u32>,
 }
 
 impl WebrtcEndpoint {
@@ -158,20 +150,17 @@ impl WebrtcEndpoint {
             return;
         }
         self.leg.keys = Some(Box::new(keys));
-        self.connected_at = Some(now.at);
+        self.expect_media(now.at);
     }
 
     /// The handshake failed, or the peer said goodbye.
-    pub(crate) fn on_handshake_over(&mut self) {
+    pub(crate) fn on_handshake_over(&mut self, now: Moment) {
         self.is_over = true;
+        self.expect_media(now.at);
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let timeouts = [
-            self.leg.next_timeout(),
-            self.ice.next_timeout(),
-            self.silence_due_at(),
-        ];
+        let timeouts = [self.leg.next_timeout(), self.ice.next_timeout()];
         timeouts.into_iter().flatten().min()
     }
 
@@ -182,18 +171,9 @@ impl WebrtcEndpoint {
         sinks: &mut Sinks<'_>,
     ) -> TimedOut {
         self.ice.handle_timeout(now.at);
+        self.expect_media(now.at);
         let path = self.media_path();
-        let finished = self.leg.handle_timeout(entropy, now, path, path, sinks);
-        let is_due = self.silence_due_at().is_some_and(|due| now.at >= due);
-        let silent_for = self
-            .silent_since()
-            .filter(|_| is_due)
-            .map(|since| now.at - since);
-        self.is_silent |= is_due;
-        TimedOut {
-            finished,
-            silent_for,
-        }
+        self.leg.handle_timeout(entropy, now, path, path, sinks)
     }
 
     /// Says goodbye; the socket may close.
@@ -227,6 +207,7 @@ impl WebrtcEndpoint {
         if let Some(response) = response.get(..response_len).filter(|r| !r.is_empty()) {
             sinks.out.transmit(self.socket.key, source, response);
         }
+        self.expect_media(arrival.at);
         if let Some((role, peer)) = self.take_start() {
             sinks.out.start_handshake(self.socket.key, role, peer);
         }
@@ -241,24 +222,13 @@ impl WebrtcEndpoint {
     ) -> Heard {
         let header = match self.leg.open(buffer, arrival.at) {
             Ok(header) => header,
-            Err(refusal) => return refuse(refusal, sinks),
+            Err(refusal) => return refusal.count(sinks.out.counters()),
         };
-        self.ice.on_authentic_packet(arrival.at);
+        self.on_authentic_packet(arrival.at);
         if !self.leg.knows(header.payload_type) {
             sinks.out.counters().rejected_payload_type += 1;
         }
-        match self.leg.receive(header, buffer, arrival, sinks) {
-            Ok((inbound, finished)) => {
-                self.is_silent = false;
-                Heard {
-                    inbound: Some(inbound),
-                    finished,
-                    is_activity: true,
-                    ..Heard::default()
-                }
-            }
-            Err(refusal) => refuse(refusal, sinks),
-        }
+        self.leg.receive(header, buffer, arrival, sinks)
     }
 
     fn handle_rtcp(
@@ -267,21 +237,18 @@ impl WebrtcEndpoint {
         buffer: &mut PacketBuffer,
         sinks: &mut Sinks<'_>,
     ) -> Heard {
-        let read = match self.leg.receive_control(buffer, arrival, sinks) {
-            Ok(read) => read,
-            Err(refusal) => return refuse(refusal, sinks),
-        };
-        self.ice.on_authentic_packet(arrival.at);
-        let epoch = self.leg.epoch();
-        let is_news = self.goodbye_of != Some(epoch);
-        let goodbye = read.goodbye.filter(|_| is_news);
-        if goodbye.is_some() {
-            self.goodbye_of = Some(epoch);
+        let heard = self.leg.receive_control(buffer, arrival, sinks);
+        if heard.is_activity {
+            self.on_authentic_packet(arrival.at);
         }
-        Heard {
-            goodbye,
-            is_activity: true,
-            ..Heard::default()
+        heard
+    }
+
+    fn on_authentic_packet(&mut self, now: Instant) {
+        let was_gone = self.ice.state() == IceState::Disconnected;
+        self.ice.on_authentic_packet(now);
+        if was_gone {
+            self.expect_media(now);
         }
     }
 
@@ -292,24 +259,10 @@ impl WebrtcEndpoint {
         }
     }
 
-    fn silent_since(&self) -> Option<Instant> {
-        let connected = self.connected_at?;
-        let heard = self.leg.last_heard_at();
-        Some(heard.map_or(connected, |heard| heard.max(connected)))
-    }
-
-    /// When silence is to be reported; never while the party is not expected to send.
-    fn silence_due_at(&self) -> Option<Instant> {
+    /// Silence counts while the party is connected and not held.
+    fn expect_media(&mut self, now: Instant) {
         let is_expected =
             self.state() == EndpointState::Connected && self.negotiated_direction().party_sends();
-        if self.is_silent || !is_expected {
-            return None;
-        }
-        Some(self.silent_since()? + self.media_timeout)
+        self.leg.silence.expect(is_expected, now);
     }
-}
-
-fn refuse(refusal: Refusal, sinks: &mut Sinks<'_>) -> Heard {
-    refusal.count(sinks.out.counters());
-    Heard::default()
 }

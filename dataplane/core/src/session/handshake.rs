@@ -47,7 +47,7 @@ impl Session {
             HandshakeOutcome::Keys { send, receive } => {
                 webrtc.on_keys(Keys::new(send, receive), now);
             }
-            HandshakeOutcome::Over => webrtc.on_handshake_over(),
+            HandshakeOutcome::Over => webrtc.on_handshake_over(now),
         }
         let after = Endpoint::states(endpoint);
         self.on_states(id, before, after, now.at, out);

@@ -39,6 +39,21 @@ pub(crate) struct Inbound {
     pub(crate) is_sensitive: bool,
 }
 
+/// What a datagram meant.
+#[derive(Default, Debug)]
+pub(crate) struct Heard {
+    /// To be passed on.
+    pub(crate) inbound: Option<Inbound>,
+    /// Telephone-events that it ended.
+    pub(crate) finished: [Option<FinishedEvent>; 2],
+    /// A BYE to be reported: who, and why.
+    pub(crate) goodbye: Option<(Vec<u32>, Option<String>)>,
+    /// It came from the party.
+    pub(crate) is_activity: bool,
+    /// It is for the handshake.
+    pub(crate) is_handshake: bool,
+}
+
 /// What a packet carries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Content {
@@ -69,13 +84,14 @@ pub(crate) enum Refusal {
 }
 
 impl Refusal {
-    /// Counts it.
-    pub(crate) fn count(self, counters: &mut Counters) {
+    /// Counts it; nothing was heard.
+    pub(crate) fn count(self, counters: &mut Counters) -> Heard {
         match self {
             Refusal::Malformed => counters.rejected_malformed += 1,
             Refusal::Srtp => counters.srtp_errors += 1,
             Refusal::OutOfPlace => {}
         }
+        Heard::default()
     }
 }
 
@@ -107,6 +123,57 @@ impl MediaLeg {
 
     /// Counts a packet of the party and says what it is. Digits that it ended come along.
     pub(crate) fn receive(
+        &mut self,
+        header: RtpHeader,
+        buffer: &PacketBuffer,
+        arrival: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        match self.place_and_read(header, buffer, arrival, sinks) {
+            Ok((inbound, finished)) => {
+                self.silence.on_packet();
+                Heard {
+                    inbound: Some(inbound),
+                    finished,
+                    is_activity: true,
+                    ..Heard::default()
+                }
+            }
+            Err(refusal) => refusal.count(sinks.out.counters()),
+        }
+    }
+
+    /// Reads a compound RTCP packet of the party. Its goodbye is told once for each of the source's
+    /// lives, however often it is repeated.
+    pub(crate) fn receive_control(
+        &mut self,
+        buffer: &mut PacketBuffer,
+        arrival: Moment,
+        sinks: &mut Sinks<'_>,
+    ) -> Heard {
+        let read = match self.open_control(buffer, arrival.at) {
+            Ok(read) => read,
+            Err(refusal) => return refusal.count(sinks.out.counters()),
+        };
+        if !sinks.recordings.is_empty() {
+            let inbound = StreamDirection::Inbound;
+            let bytes = buffer.datagram();
+            self.tap(inbound, RecordKind::Rtcp, arrival.wall, bytes, sinks);
+        }
+        let epoch = self.inbound.epoch;
+        let is_news = self.goodbye_of != Some(epoch);
+        let goodbye = read.goodbye.filter(|_| is_news);
+        if goodbye.is_some() {
+            self.goodbye_of = Some(epoch);
+        }
+        Heard {
+            goodbye,
+            is_activity: true,
+            ..Heard::default()
+        }
+    }
+
+    fn place_and_read(
         &mut self,
         header: RtpHeader,
         buffer: &PacketBuffer,
@@ -165,31 +232,22 @@ impl MediaLeg {
         Ok((inbound, finished))
     }
 
-    /// Reads a compound RTCP packet of the party.
-    pub(crate) fn receive_control(
+    fn open_control(
         &mut self,
         buffer: &mut PacketBuffer,
-        arrival: Moment,
-        sinks: &mut Sinks<'_>,
+        now: Instant,
     ) -> Result<PeerCompound, Refusal> {
         if let Some(keys) = &mut self.keys {
-            let opened = keys
-                .unprotector
-                .unprotect_rtcp(arrival.at, buffer.datagram_mut());
+            let opened = keys.unprotector.unprotect_rtcp(now, buffer.datagram_mut());
             buffer.truncate(opened.map_err(refusal_of)?);
         }
         let read = self
             .control
-            .on_compound(buffer.datagram(), &self.stream, arrival.at);
-        if read.is_malformed {
-            return Err(Refusal::Malformed);
+            .on_compound(buffer.datagram(), &self.stream, now);
+        match read.is_malformed {
+            true => Err(Refusal::Malformed),
+            false => Ok(read),
         }
-        if !sinks.recordings.is_empty() {
-            let inbound = StreamDirection::Inbound;
-            let bytes = buffer.datagram();
-            self.tap(inbound, RecordKind::Rtcp, arrival.wall, bytes, sinks);
-        }
-        Ok(read)
     }
 
     fn format(&self, payload_type: u8) -> Option<Format> {

@@ -197,7 +197,7 @@ impl RtpEndpoint {
 
     fn born(birth: &Birth<'_>, local: LocalDescription, entropy: &mut dyn Entropy) -> Self {
         Self {
-            leg: MediaLeg::new(birth.id, entropy),
+            leg: MediaLeg::new(birth.id, birth.config.media_timeout, entropy),
             sockets: birth.sockets,
             local,
             is_offering: true,
@@ -207,9 +207,6 @@ impl RtpEndpoint {
             waits_for_inbound: birth.config.rtp_wait_for_inbound,
             control_source: None,
             connected_at: None,
-            media_timeout: birth.config.media_timeout,
-            is_silent: false,
-            goodbye_of: None,
         }
     }
 
@@ -226,6 +223,7 @@ impl RtpEndpoint {
             .reopen(agreement.address.map(|address| address.rtp), now.at);
         self.agreement = Some(agreement);
         self.connected_at = Some(now);
+        self.expect_media(now.at);
     }
 
     /// The stream goes on under a new agreement.
@@ -241,6 +239,7 @@ impl RtpEndpoint {
         self.latch.reopen(address, now.at);
         self.leg.relearn_source();
         self.agreement = Some(agreement);
+        self.expect_media(now.at);
         Ok(())
     }
 

@@ -32,7 +32,7 @@ impl WebrtcParts {
         let Some(fingerprint) = birth.config.fingerprint.clone() else {
             return Err(RequestError::Endpoint("WebRTC is not available".into()));
         };
-        let leg = MediaLeg::new(birth.id, entropy);
+        let leg = MediaLeg::new(birth.id, birth.config.media_timeout, entropy);
         let settings = WebrtcSettings {
             ice: fresh_credentials(entropy),
             fingerprint,
@@ -222,10 +222,6 @@ impl WebrtcEndpoint {
             ice: IceLite::new(parts.settings.ice),
             pending_start: None,
             is_over: false,
-            connected_at: None,
-            media_timeout: birth.config.media_timeout,
-            is_silent: false,
-            goodbye_of: None,
         }
     }
 
@@ -240,6 +236,7 @@ impl WebrtcEndpoint {
         self.leg.relearn_source();
         self.ice.on_remote_description(now.at);
         self.agreement = Some(agreement);
+        self.expect_media(now.at);
     }
 
     fn settings_with(&self, ice: IceCredentials) -> Result<WebrtcSettings, RequestError> {

@@ -1,4 +1,5 @@
 use rtpbridge_shared::ipc::RequestError;
+use rtpbridge_shared::ipc::endpoint::RemoteOffer;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 use rtpbridge_shared::ipc::stats::StatsSubscribe;
 
@@ -37,6 +38,35 @@ fn silence_is_reported_once_and_again_after_the_next_packet() {
             ..
         })
     ));
+}
+
+#[test]
+fn a_held_party_that_resumes_has_the_whole_timeout_to_speak() {
+    let mut world = World::new();
+    let mut one = world.join(PCMU, Direction::Sendrecv);
+    world.talk(&mut one);
+    world.pass(1000);
+    reinvite(&mut world, &one, "recvonly");
+    world.pass(60_000);
+    reinvite(&mut world, &one, "sendrecv");
+    world.pass(4999);
+    assert_eq!(world.events().next(), None, "it was not expected to send");
+    world.pass(1);
+    let timeout = Event::MediaTimeout {
+        endpoint: one.id,
+        duration_ms: 5000,
+    };
+    assert_eq!(world.events().last(), Some(&timeout));
+}
+
+fn reinvite(world: &mut World, party: &Party, direction: &str) {
+    let request = RemoteOffer {
+        session: world.session.id(),
+        endpoint: party.id,
+        sdp: offer(party.address, PCMU, direction),
+    };
+    let answer = world.session.reinvite(world.now, &request, &mut world.out);
+    assert!(answer.is_ok(), "{answer:?}");
 }
 
 #[test]
