@@ -23,7 +23,8 @@ impl Access {
             .iter()
             .map(|origin| origin.trim_end_matches('/').to_ascii_lowercase())
             .collect();
-        for address in bound {
+        let bound: Vec<SocketAddr> = bound.iter().copied().map(canonical).collect();
+        for address in &bound {
             origins.extend(own_origins(*address));
         }
         Self {
@@ -48,6 +49,7 @@ impl Access {
         };
         let origin = origin.to_ascii_lowercase();
         let arrived_here = local
+            .map(canonical)
             .filter(|address| self.ports.contains(&address.port()))
             .is_some_and(|address| own_origins(address).contains(&origin));
         self.origins.contains(&origin) || arrived_here
@@ -72,6 +74,11 @@ fn bearer(value: &[u8]) -> Option<&[u8]> {
     scheme
         .eq_ignore_ascii_case(b"bearer ")
         .then(|| rest.trim_ascii())
+}
+
+/// A dual-stack socket, which a service manager may pass, sees IPv4 addresses mapped into IPv6.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
 }
 
 fn own_origins(address: SocketAddr) -> Vec<String> {
@@ -137,6 +144,18 @@ mod tests {
         let local = "10.0.0.5:9100".parse().ok();
         assert!(wildcard.allows_origin(&headers, local));
         assert!(!wildcard.allows_origin(&headers, None));
+    }
+
+    #[test]
+    fn a_dual_stack_listener_knows_ipv4_addresses_by_their_own_form() {
+        let origin = |origin| with(header::ORIGIN, origin);
+        let wildcard = Access::new(&[], &["[::]:9100".parse().expect("address")], None);
+        let local = "[::ffff:10.0.0.5]:9100".parse().ok();
+        assert!(wildcard.allows_origin(&origin("http://10.0.0.5:9100"), local));
+        assert!(!wildcard.allows_origin(&origin("http://10.0.0.6:9100"), local));
+        let mapped = "[::ffff:127.0.0.1]:9100".parse().expect("address");
+        let mapped = Access::new(&[], &[mapped], None);
+        assert!(mapped.allows_origin(&origin("http://127.0.0.1:9100"), None));
     }
 
     #[test]
