@@ -8,6 +8,7 @@ use rtpbridge_shared::config::{Config, Setting};
 use rtpbridge_shared::id::InstanceId;
 use rtpbridge_shared::ipc::hello::{Hello, PROTOCOL_VERSION, Role};
 use rtpbridge_shared::logging::LogHandle;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::api::access::Access;
@@ -20,6 +21,9 @@ use crate::shutdown::Lifecycle;
 
 /// Version of the program, as clients and the dataplane see it.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// A quarter of the HTTP connections: downloads take long, and others must get through.
+const MAX_DOWNLOADS: usize = 256;
 
 /// The shared state of the process. Its parts know nothing of each other; code that connects them
 /// takes the whole.
@@ -46,6 +50,8 @@ pub struct App {
     pub registry: Registry,
     /// Client connections.
     pub connections: Arc<Connections>,
+    /// Recordings that may be read by clients at the same time.
+    pub downloads: Arc<Semaphore>,
     /// The dataplane.
     pub link: Link,
     /// Files downloaded for playback.
@@ -89,6 +95,7 @@ impl App {
         Arc::new(Self {
             access: Access::new(&config.allowed_origins, &bound, token),
             connections: Arc::new(Connections::new(config.max_connections)),
+            downloads: Arc::new(Semaphore::new(MAX_DOWNLOADS)),
             cache: Cache::new(&config),
             registry: Registry::new(),
             link: Link::new(),

@@ -129,11 +129,12 @@ impl AdminBackend for Operator {
         if !self.app.link.is_up() {
             return Err(AdminError::DataplaneUnavailable);
         }
-        if !self.app.registry.begin_end(id) {
+        let farewell = Body::Lost(LossReason::Kicked);
+        if !self.app.registry.begin_end(id, farewell) {
             return Err(AdminError::SessionNotFound(id));
         }
         let mut population = self.app.registry.watch_population();
-        orphan::destroy(&self.app, id, Body::Lost(LossReason::Kicked));
+        orphan::destroy(&self.app, id);
         let ended = until(&mut population, || !self.app.registry.all().contains(&id));
         match tokio::time::timeout(PATIENCE, ended).await {
             Ok(()) => Ok(()),
@@ -178,8 +179,11 @@ impl AdminBackend for Operator {
         };
         let mut stage = self.app.lifecycle.watch();
         self.app.lifecycle.command(command);
-        let reached = until(&mut stage, || self.app.lifecycle.is_draining() == draining);
         // An operator who undrains a process that was told to stop sees in the answer that it stops.
+        let reached = until(&mut stage, || {
+            let now = self.app.lifecycle.stage();
+            now.is_ending() || self.app.lifecycle.is_draining() == draining
+        });
         let _ = tokio::time::timeout(PATIENCE, reached).await;
         DrainAnswer {
             draining: self.app.lifecycle.is_draining(),

@@ -95,8 +95,16 @@ struct Passable {
     admin: OwnedFd,
 }
 
+/// Until the process leaves; then the listeners are dropped, for a successor or for good.
 async fn serve_admin(app: Arc<App>, listener: UnixListener, passable: Arc<Passable>) {
-    let router = admin::router(Operator::new(Arc::clone(&app)));
+    tokio::select! {
+        () = accept_admin(&app, listener, passable) => {}
+        () = app.lifecycle.leaving() => {}
+    }
+}
+
+async fn accept_admin(app: &Arc<App>, listener: UnixListener, passable: Arc<Passable>) {
+    let router = admin::router(Operator::new(Arc::clone(app)));
     loop {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
@@ -106,7 +114,7 @@ async fn serve_admin(app: Arc<App>, listener: UnixListener, passable: Arc<Passab
                 continue;
             }
         };
-        let app = Arc::clone(&app);
+        let app = Arc::clone(app);
         let router = router.clone();
         let passable = Arc::clone(&passable);
         tokio::spawn(async move {

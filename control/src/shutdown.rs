@@ -2,19 +2,20 @@
 //!
 //! ```text
 //! Running ──signal, drain──► Draining ──a signal came; last session, or time is up──► exit 0
-//!    ▲──────────undrain─────────┘
+//!    ▲──undrain, unless a signal came──┘
 //! Running, Draining ──handover──► exit 75      ──displaced──► exit 0
 //! ```
 //!
 //! Signals and the admin socket send the same commands. The first SIGTERM or SIGINT drains, the
-//! second is logged, the third ends at once.
+//! second is logged, the third ends at once. From the moment it leaves, the process accepts no
+//! connection: those that come belong to whoever holds the listening socket next.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tracing::{info, warn};
 
 use crate::app::App;
@@ -63,6 +64,15 @@ pub enum Stage {
 }
 
 impl Stage {
+    /// Whether nothing but time keeps the process from ending.
+    #[must_use]
+    pub const fn is_ending(self) -> bool {
+        match self {
+            Stage::Running | Stage::Draining { signals: 0 } => false,
+            Stage::Draining { .. } | Stage::Leaving { .. } => true,
+        }
+    }
+
     /// What `command` makes of this stage.
     #[must_use]
     pub const fn after(self, command: Command) -> Stage {
@@ -72,7 +82,9 @@ impl Stage {
             (_, Command::Displaced) => Stage::Leaving { code: 0 },
             (Stage::Running, Command::Drain) => Stage::Draining { signals: 0 },
             (Stage::Running, Command::Terminate) => Stage::Draining { signals: 1 },
-            (_, Command::Undrain) => Stage::Running,
+            (Stage::Running | Stage::Draining { signals: 0 }, Command::Undrain) => Stage::Running,
+            // Whoever sent the signal waits for the end.
+            (Stage::Draining { signals }, Command::Undrain) => Stage::Draining { signals },
             (Stage::Draining { signals }, Command::Drain) => Stage::Draining { signals },
             (Stage::Draining { signals }, Command::Terminate) if signals < 2 => Stage::Draining {
                 signals: signals + 1,
@@ -128,6 +140,19 @@ impl Lifecycle {
     pub fn is_draining(&self) -> bool {
         self.stage() != Stage::Running
     }
+
+    /// Whether the process is about to exit.
+    pub fn is_leaving(&self) -> bool {
+        matches!(self.stage(), Stage::Leaving { .. })
+    }
+
+    /// Resolves when the process is about to exit.
+    pub async fn leaving(&self) {
+        let mut stage = self.watch();
+        let leaves = stage.wait_for(|stage| matches!(stage, Stage::Leaving { .. }));
+        // The sender is `self`, so waiting cannot fail.
+        let _ = leaves.await;
+    }
 }
 
 /// Runs the process's life to its end and returns the exit code.
@@ -139,7 +164,6 @@ pub async fn run(app: &Arc<App>) -> std::io::Result<u8> {
     let Some(mut inbox) = lock(&app.lifecycle.inbox).take() else {
         return Ok(EXIT_FORCED);
     };
-    let mut population = app.registry.watch_population();
     let mut deadline: Option<Instant> = None;
     loop {
         let stopping = deadline.is_some();
@@ -154,7 +178,7 @@ pub async fn run(app: &Arc<App>) -> std::io::Result<u8> {
                         .or_else(|| Some(Instant::now() + app.config.shutdown_max_wait)),
                 };
             }
-            _ = population.wait_for(|sessions| *sessions == 0), if stopping => {
+            () = app.registry.wait_until_empty(), if stopping => {
                 info!("the last session has ended");
                 return Ok(leave(app, 0).await);
             }
@@ -196,16 +220,18 @@ async fn end_the_rest(app: &Arc<App>) {
         "time is up, ending the sessions that are left"
     );
     for session in rest {
-        if app.registry.begin_end(session) {
-            orphan::destroy(app, session, Body::Unbound);
+        if app.registry.begin_end(session, Body::Unbound) {
+            orphan::destroy(app, session);
         }
     }
-    let mut population = app.registry.watch_population();
-    let ended = population.wait_for(|sessions| *sessions == 0);
-    if timeout(app.flush_patience(), ended).await.is_err() {
-        let sessions = app.registry.population();
-        warn!(sessions, "sessions did not end in time");
+    tokio::select! {
+        () = app.registry.wait_until_empty() => return,
+        // Without the dataplane there is nothing to wait for.
+        () = app.link.wait_until_down() => {}
+        () = sleep(app.flush_patience()) => {}
     }
+    let sessions = app.registry.population();
+    warn!(sessions, "sessions did not end in time");
 }
 
 async fn leave(app: &App, code: u8) -> u8 {
@@ -264,7 +290,9 @@ mod tests {
             (Stage::Running, Displaced, leaving(0)),
             (Stage::Running, Terminate, draining(1)),
             (draining(1), Drain, draining(1)),
-            (draining(1), Undrain, Stage::Running),
+            (draining(0), Undrain, Stage::Running),
+            (draining(1), Undrain, draining(1)),
+            (draining(2), Undrain, draining(2)),
             (draining(1), Handover, leaving(75)),
             (draining(1), Displaced, leaving(0)),
             (draining(0), Terminate, draining(1)),

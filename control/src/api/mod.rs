@@ -1,12 +1,13 @@
 //! The control address: accepts TCP, serves HTTP, and hands WebSocket upgrades (any path) to
 //! [`ws`]. A slow or silent peer costs one small task and is dropped: 5 s for a request head, 10 s
-//! for an upgrade.
+//! for an upgrade, 30 s behind with reading an answer.
 
 pub mod access;
 pub mod error;
 
 mod health;
 mod metrics;
+mod patient;
 mod recordings;
 pub mod sessions;
 mod upgrade;
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{Method, Request, Response, StatusCode, header};
+use axum::http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{delete, get};
 use hyper::body::Incoming;
@@ -32,10 +33,13 @@ use tower::ServiceExt;
 use tracing::{debug, warn};
 
 use self::error::HttpError;
+use self::patient::Patient;
 use crate::app::App;
 
 /// How long a request head may take.
 const HEAD_PATIENCE: Duration = Duration::from_secs(5);
+/// How long a peer may be behind with reading.
+const READER_PATIENCE: Duration = Duration::from_secs(30);
 /// Connections that are not WebSockets (yet); more wait in the listener's backlog.
 const HTTP_CONNECTIONS: usize = 1024;
 const READ_BUFFER_BYTES: usize = 8 * 1024;
@@ -61,9 +65,17 @@ pub fn router(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-/// Accepts connections on `listener` until the process ends.
+/// Accepts connections on `listener` until the process leaves. What comes then is left in the socket
+/// for whoever else holds it.
 pub async fn serve(app: Arc<App>, listener: TcpListener) {
-    let router = router(Arc::clone(&app));
+    tokio::select! {
+        () = accept(&app, listener) => {}
+        () = app.lifecycle.leaving() => {}
+    }
+}
+
+async fn accept(app: &Arc<App>, listener: TcpListener) {
+    let router = router(Arc::clone(app));
     let places = Arc::new(Semaphore::new(HTTP_CONNECTIONS));
     loop {
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
@@ -77,7 +89,7 @@ pub async fn serve(app: Arc<App>, listener: TcpListener) {
                 continue;
             }
         };
-        let connection = serve_connection(Arc::clone(&app), router.clone(), stream, peer);
+        let connection = serve_connection(Arc::clone(app), router.clone(), stream, peer);
         tokio::spawn(async move {
             connection.await;
             drop(place);
@@ -92,7 +104,16 @@ async fn serve_connection(app: Arc<App>, router: Router, stream: TcpStream, peer
     let service = service_fn(move |request: Request<Incoming>| {
         let app = Arc::clone(&app);
         let router = router.clone();
-        async move { Ok::<_, Infallible>(answer(app, router, local, request).await) }
+        async move {
+            let mut answer = answer(&app, router, local, request).await;
+            let stays_http = answer.status() != StatusCode::SWITCHING_PROTOCOLS;
+            if stays_http && app.lifecycle.is_leaving() {
+                // The next request is for our successor.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(header::CONNECTION, close);
+            }
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -100,7 +121,7 @@ async fn serve_connection(app: Arc<App>, router: Router, stream: TcpStream, peer
         .max_buf_size(READ_BUFFER_BYTES * 2)
         .max_headers(MAX_HEADERS)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(Patient::new(stream, READER_PATIENCE)), service)
         .with_upgrades();
     if let Err(error) = connection.await {
         debug!(%peer, %error, "HTTP connection ended");
@@ -108,7 +129,7 @@ async fn serve_connection(app: Arc<App>, router: Router, stream: TcpStream, peer
 }
 
 async fn answer(
-    app: Arc<App>,
+    app: &Arc<App>,
     router: Router,
     local: Option<SocketAddr>,
     request: Request<Incoming>,
@@ -119,7 +140,7 @@ async fn answer(
         return HttpError::unauthorized().into_response();
     }
     if wants_upgrade {
-        return upgrade::accept(&app, local, request);
+        return upgrade::accept(app, local, request);
     }
     let answer = match router.oneshot(request.map(Body::new)).await {
         Ok(answer) => answer,

@@ -17,6 +17,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tracing::debug;
 
 use super::error::HttpError;
+use super::patient::Patient;
 use super::ws;
 use crate::app::App;
 
@@ -73,6 +74,9 @@ pub(super) fn accept(
         let view = app.registry.view(*session);
         view.is_some_and(|view| view.state == SessionState::Orphaned)
     });
+    if app.lifecycle.is_leaving() {
+        return HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "restarting").into_response();
+    }
     if app.lifecycle.is_draining() && orphan.is_none() {
         return HttpError::new(StatusCode::SERVICE_UNAVAILABLE, "draining").into_response();
     }
@@ -88,8 +92,8 @@ pub(super) fn accept(
             Ok(Err(error)) => return debug!(%error, "upgrade failed"),
             Err(_) => return debug!("upgrade took too long"),
         };
-        if let Ok(parts) = upgraded.downcast::<TokioIo<TcpStream>>() {
-            let stream = parts.io.into_inner();
+        if let Ok(parts) = upgraded.downcast::<TokioIo<Patient<TcpStream>>>() {
+            let stream = parts.io.into_inner().into_inner();
             tokio::spawn(ws::serve(app, stream, parts.read_buf, slot, orphan));
         }
     });

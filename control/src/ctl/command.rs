@@ -60,7 +60,7 @@ impl Session {
                 self.order(Method::DELETE, &path, None).await
             }
             Command::Drain { wait } => self.drain(wait).await,
-            Command::Undrain => self.order(Method::POST, "/undrain", None).await,
+            Command::Undrain => self.undrain().await,
             Command::Handover => self.order(Method::POST, "/handover", None).await,
             Command::Recordings {
                 command: Some(RecordingsCommand::Verify { file }),
@@ -161,6 +161,19 @@ impl Session {
         self.show(&answer, |answer| {
             format!("draining, {} sessions left", answer.sessions)
         })
+    }
+
+    async fn undrain(&self) -> Result<(), CtlError> {
+        let control = self.instance()?.control;
+        let answer: DrainAnswer = control.call(Method::POST, "/undrain", None).await?;
+        if answer.draining {
+            let text = "control was told to stop and goes on draining";
+            return Err(CtlError::Failed(text.to_owned()));
+        }
+        if self.json {
+            return self.show(&answer, |_| String::new());
+        }
+        Ok(())
     }
 
     async fn health(&self) -> Result<(), CtlError> {

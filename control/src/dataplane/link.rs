@@ -213,6 +213,9 @@ fn dispatch(app: &Arc<App>, snapshot: &mut Option<Snapshot>, message: ToControl)
     match message {
         ToControl::Answer { number, result } => app.link.complete(number, result),
         ToControl::Event { session, event } => {
+            if let Some(snapshot) = snapshot {
+                snapshot.on_event(session, &event.event);
+            }
             app.cache.on_event(session, &event.event);
             if app.registry.route(session, event) {
                 app.metrics.events_dropped(1);

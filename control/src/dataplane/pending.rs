@@ -109,6 +109,13 @@ impl Link {
         self.phase.subscribe()
     }
 
+    /// Resolves when no dataplane is connected.
+    pub async fn wait_until_down(&self) {
+        let mut phase = self.watch_phase();
+        // The sender is `self`, so waiting cannot fail.
+        let _ = phase.wait_for(|phase| *phase == Phase::Down).await;
+    }
+
     /// The hello of the dataplane last connected to.
     pub fn peer(&self) -> Option<Hello> {
         lock(&self.inner).peer.clone()

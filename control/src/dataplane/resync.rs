@@ -7,12 +7,11 @@ use std::sync::Arc;
 use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::hello::Hello;
 use rtpbridge_shared::ipc::session::{SessionCounts, SessionSnapshot};
-use rtpbridge_shared::ipc::{Reply, Request};
+use rtpbridge_shared::ipc::{Event, Reply, Request};
 use tracing::{info, warn};
 
 use super::pending::{LinkError, Phase};
 use crate::app::App;
-use crate::event::Body;
 use crate::event::queue::Mailbox;
 use crate::session::orphan;
 
@@ -33,6 +32,16 @@ impl Snapshot {
     pub(super) fn on_counts(&mut self, counts: SessionCounts) {
         if self.parts.contains_key(&counts.session) {
             self.newer.insert(counts.session, counts);
+        }
+    }
+
+    /// A recording that ended after the session's part was made must not come back with it.
+    pub(super) fn on_event(&mut self, session: SessionId, event: &Event) {
+        if let Event::RecordingStopped(summary) = event
+            && let Some(part) = self.parts.get_mut(&session)
+        {
+            let running = &mut part.details.recordings;
+            running.retain(|row| row.recording != summary.recording);
         }
     }
 
@@ -103,7 +112,7 @@ pub(super) fn finish(app: &Arc<App>, snapshot: Snapshot) {
 
 fn destroy_leftover(app: &Arc<App>, session: SessionId) {
     info!(%session, "ending a session that was given up");
-    orphan::destroy(app, session, Body::Unbound);
+    orphan::destroy(app, session);
 }
 
 fn reattach(app: &Arc<App>, session: SessionId, client: Arc<Mailbox>) {
@@ -120,7 +129,7 @@ fn reattach(app: &Arc<App>, session: SessionId, client: Arc<Mailbox>) {
                 warn!(%session, ?other, "session could not be resumed");
                 owner
                     .registry
-                    .release(session, &client, owner.config.disconnect_timeout);
+                    .release(session, &client, owner.config.disconnect_timeout, || ());
             }
         }),
     );

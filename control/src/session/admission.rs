@@ -15,7 +15,14 @@ use crate::lock::lock;
 pub struct Connections {
     limit: Limit,
     count: watch::Sender<usize>,
-    open: Mutex<HashMap<u64, Arc<Mailbox>>>,
+    open: Mutex<Open>,
+}
+
+#[derive(Debug, Default)]
+struct Open {
+    mailboxes: HashMap<u64, Arc<Mailbox>>,
+    /// All were asked to end for this reason; so is whoever comes late.
+    closing: Option<Close>,
 }
 
 /// One connection's place; dropping it frees the place.
@@ -58,9 +65,11 @@ impl Connections {
         *self.count.borrow()
     }
 
-    /// Asks every connection to end.
+    /// Asks every connection to end, those that enter later included.
     pub fn close_all(&self, close: Close) {
-        for mailbox in lock(&self.open).values() {
+        let mut open = lock(&self.open);
+        open.closing = Some(close);
+        for mailbox in open.mailboxes.values() {
             mailbox.close(close);
         }
     }
@@ -77,7 +86,12 @@ impl Slot {
     /// Makes the connection reachable by its queue.
     pub fn enter(self, mailbox: &Arc<Mailbox>) -> Entered {
         let id = mailbox.id();
-        lock(&self.connections.open).insert(id, Arc::clone(mailbox));
+        let mut open = lock(&self.connections.open);
+        open.mailboxes.insert(id, Arc::clone(mailbox));
+        if let Some(close) = open.closing {
+            mailbox.close(close);
+        }
+        drop(open);
         Entered { slot: self, id }
     }
 }
@@ -92,13 +106,19 @@ impl Drop for Slot {
 
 impl Drop for Entered {
     fn drop(&mut self) {
-        lock(&self.slot.connections.open).remove(&self.id);
+        let mut open = lock(&self.slot.connections.open);
+        open.mailboxes.remove(&self.id);
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Poll};
+
+    use futures_util::task::noop_waker;
+
     use super::*;
+    use crate::event::queue::{Capacity, Delivery};
 
     #[tokio::test]
     async fn the_limit_counts_open_connections_only() {
@@ -109,5 +129,26 @@ mod tests {
         assert!(connections.admit().is_some());
         connections.wait_until_empty().await;
         assert_eq!(connections.count(), 0);
+    }
+
+    #[test]
+    fn whoever_enters_after_all_were_closed_is_closed_too() {
+        let connections = Arc::new(Connections::new(Limit::from_setting(0)));
+        let capacity = Capacity {
+            events: 1,
+            critical: 1,
+        };
+        let mailboxes = [(); 2].map(|()| Arc::new(Mailbox::new(capacity)));
+        let slots = [(); 2].map(|()| connections.admit().expect("a free place"));
+        let [early, late] = slots;
+        let _early = early.enter(&mailboxes[0]);
+        connections.close_all(Close::Restart);
+        let _late = late.enter(&mailboxes[1]);
+        let waker = noop_waker();
+        let mut cx = Context::from_waker(&waker);
+        for mailbox in mailboxes {
+            let next = mailbox.poll_next(&mut cx);
+            assert!(matches!(next, Poll::Ready(Delivery::Close(Close::Restart))));
+        }
     }
 }

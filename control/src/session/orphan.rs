@@ -10,7 +10,6 @@ use tracing::{info, warn};
 
 use crate::app::App;
 use crate::dataplane::pending::LinkError;
-use crate::event::Body;
 
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -29,14 +28,14 @@ pub async fn run(app: Arc<App>) {
         }
         for session in app.registry.take_expired(Instant::now()) {
             info!(%session, "nobody attached in time, the session ends");
-            destroy(&app, session, Body::Unbound);
+            destroy(&app, session);
         }
     }
 }
 
 /// Asks the dataplane to end a session that is in its end in the registry. A connection that held
-/// it hears of the recordings this stops, then `farewell`.
-pub fn destroy(app: &Arc<App>, session: SessionId, farewell: Body) {
+/// it hears of the recordings this stops, then its farewell. Tried again until the session is gone.
+pub fn destroy(app: &Arc<App>, session: SessionId) {
     let owner = Arc::clone(app);
     app.link.submit(
         Request::SessionDestroy { session },
@@ -47,14 +46,16 @@ pub fn destroy(app: &Arc<App>, session: SessionId, farewell: Body) {
                 }
                 owner.registry.report_recordings(session, recordings);
                 owner.cache.session_ended(session);
-                owner.registry.finish_end(session, farewell);
+                owner.registry.finish_end(session);
             }
-            Ok(_)
-            | Err(LinkError::Refused(RequestError::SessionNotFound | RequestError::SessionGone)) => {
+            Ok(_) | Err(LinkError::Refused(RequestError::SessionNotFound)) => {
                 owner.cache.session_ended(session);
-                owner.registry.finish_end(session, farewell);
+                owner.registry.finish_end(session);
             }
-            Err(LinkError::Unavailable) => owner.registry.condemn(session),
+            // It ends by itself and will say so. After a loss of the link, the next snapshot tells.
+            Err(LinkError::Refused(RequestError::SessionGone) | LinkError::Unavailable) => {
+                owner.registry.retry_end(session, RETRY);
+            }
             Err(LinkError::Refused(error)) => {
                 warn!(%session, %error, "session could not be ended, trying again");
                 owner.registry.retry_end(session, RETRY);

@@ -61,11 +61,7 @@ impl Registry {
         if let Some(entry) = lock(&self.inner).sessions.get_mut(&session) {
             for summary in summaries {
                 if entry.recordings.ended(summary.recording) {
-                    entry.tell(
-                        session,
-                        1,
-                        Body::Posthumous(Event::RecordingStopped(summary)),
-                    );
+                    entry.tell(session, Body::Posthumous(Event::RecordingStopped(summary)));
                 }
             }
         }
@@ -89,8 +85,8 @@ impl Registry {
 }
 
 impl Entry {
-    /// Tells the connection of a session that died with the dataplane what was being recorded.
-    pub(super) fn tell_recordings_lost(&mut self, session: SessionId) {
+    /// Tells the connection of a session that is gone what was being recorded.
+    pub(super) fn tell_recordings(&mut self, session: SessionId, reason: StopReason) {
         let now_ms = unix_ms();
         for row in std::mem::take(&mut self.recordings.rows) {
             let duration_ms = now_ms.saturating_sub(row.started_at_ms);
@@ -100,16 +96,11 @@ impl Entry {
                 duration_ms,
                 packets: row.packets,
                 dropped_packets: 0,
-                reason: StopReason::DataplaneLost,
+                reason,
                 flushed: false,
                 streams: Vec::new(),
             };
-            self.routed = self.routed.saturating_add(1);
-            self.tell(
-                session,
-                0,
-                Body::Posthumous(Event::RecordingStopped(summary)),
-            );
+            self.tell(session, Body::Posthumous(Event::RecordingStopped(summary)));
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Creating ─► Held(Live) ─► Orphaned ─► Held(Attaching) ─► Held(Live)
 //!                 └── resync ──► Held(Attaching) ─┘
 //!        Held, Orphaned ─► Ending ─► forgotten
+//!                             └─► tried again
 //! ```
 //!
 //! Nothing here waits or does IO: one lock, held for a few map operations, shared by the reader of
@@ -86,6 +87,8 @@ pub(super) struct Entry {
     pub(super) hold: Hold,
     /// Number of the newest event that reached a connection's queue or is accounted for there.
     pub(super) routed: u64,
+    /// Number of the newest event that was made here, beyond those of the dataplane.
+    told: u64,
 }
 
 #[derive(Debug)]
@@ -101,6 +104,10 @@ pub(super) enum Hold {
     /// Its destruction is under way; the connection that held it still hears of it.
     Ending {
         client: Option<Arc<Mailbox>>,
+        /// What that connection is told at the end.
+        farewell: Body,
+        /// The last attempt failed; when the next one is due.
+        retry: Option<Instant>,
     },
 }
 
@@ -162,20 +169,28 @@ impl Registry {
                 stream: Stream::Live,
             }
         } else {
-            Hold::Ending { client: None }
+            Hold::unattended_end()
         };
         wanted
     }
 
     /// The creation failed, or its outcome is unknown (`condemn`): then a snapshot that shows the
-    /// session leads to its end.
-    pub fn abandon_create(&self, session: SessionId, condemn: bool) {
+    /// session leads to its end. Returns false when the session was made after all and is listed.
+    pub fn abandon_create(&self, session: SessionId, condemn: bool) -> bool {
         let mut inner = lock(&self.inner);
+        let made = inner
+            .sessions
+            .get(&session)
+            .is_some_and(|entry| !matches!(entry.hold, Hold::Creating));
+        if made {
+            return false;
+        }
         inner.remove(session);
         if condemn {
             inner.condemned.insert(session);
         }
         self.publish(&inner);
+        true
     }
 
     /// Claims the session for `client`. Returns the connection it was taken from, to be closed.
@@ -212,8 +227,15 @@ impl Registry {
     }
 
     /// The connection gives the session up; it becomes orphaned until `timeout` from now. Returns
-    /// whether it held it.
-    pub fn release(&self, session: SessionId, client: &Mailbox, timeout: Duration) -> bool {
+    /// whether it held it. Then `tell` has been called before anybody else could claim the session;
+    /// it must neither block nor come back here.
+    pub fn release(
+        &self,
+        session: SessionId,
+        client: &Mailbox,
+        timeout: Duration,
+        tell: impl FnOnce(),
+    ) -> bool {
         let mut inner = lock(&self.inner);
         let held = inner
             .sessions
@@ -221,6 +243,7 @@ impl Registry {
             .is_some_and(|entry| entry.is_held_by(client));
         if held {
             self.orphan(&mut inner, session, Instant::now() + timeout);
+            tell();
         }
         held
     }
@@ -232,35 +255,42 @@ impl Registry {
         self.publish(&inner);
     }
 
-    /// As [`Self::forget`], but nobody knows whether the dataplane still has it.
-    pub fn condemn(&self, session: SessionId) {
-        self.abandon_create(session, true);
+    /// Nobody may attach from now on; the connection that holds the session will be told `farewell`.
+    /// Returns false when there is no such session, or its end is under way.
+    pub fn begin_end(&self, session: SessionId, farewell: Body) -> bool {
+        lock(&self.inner).begin_end(session, farewell)
     }
 
-    /// Nobody may attach from now on. Returns false when there is no such session, or its end is
-    /// under way.
-    pub fn begin_end(&self, session: SessionId) -> bool {
-        lock(&self.inner).begin_end(session)
-    }
-
-    /// The end is reached; the connection that held the session is told `farewell`.
-    pub fn finish_end(&self, session: SessionId, farewell: Body) {
+    /// The end is reached; the connection that held the session is told so.
+    pub fn finish_end(&self, session: SessionId) {
         let mut inner = lock(&self.inner);
-        if let Some(entry) = inner.remove(session) {
-            entry.tell(session, 1, farewell);
+        inner.condemned.remove(&session);
+        if let Some(mut entry) = inner.remove(session)
+            && let Hold::Ending { farewell, .. } = &entry.hold
+        {
+            let farewell = farewell.clone();
+            entry.tell(session, farewell);
         }
         self.publish(&inner);
     }
 
-    /// Its destruction failed although the dataplane lives: try again after `delay`.
+    /// The end could not be reached, or not yet: it is due again after `delay`.
     pub fn retry_end(&self, session: SessionId, delay: Duration) {
         let mut inner = lock(&self.inner);
-        if inner.sessions.contains_key(&session) {
-            self.orphan(&mut inner, session, Instant::now() + delay);
+        let Some(entry) = inner.sessions.get_mut(&session) else {
+            return;
+        };
+        if let Hold::Ending { retry, .. } = &mut entry.hold {
+            let due = Instant::now() + delay;
+            if let Some(old) = retry.replace(due) {
+                inner.deadlines.remove(&(old, session));
+            }
+            inner.deadlines.insert((due, session));
+            self.deadline_changed.notify_one();
         }
     }
 
-    /// Sessions whose time as orphans is over; each is in its end from now on.
+    /// Sessions whose end is due: their time as orphans is over, or the last attempt failed.
     pub fn take_expired(&self, now: Instant) -> Vec<SessionId> {
         let mut inner = lock(&self.inner);
         let mut expired = Vec::new();
@@ -269,14 +299,19 @@ impl Registry {
                 break;
             }
             inner.deadlines.remove(&(deadline, session));
-            if inner.begin_end(session) {
-                expired.push(session);
+            let Some(entry) = inner.sessions.get_mut(&session) else {
+                continue;
+            };
+            match &mut entry.hold {
+                Hold::Ending { retry, .. } => *retry = None,
+                hold => *hold = Hold::unattended_end(),
             }
+            expired.push(session);
         }
         expired
     }
 
-    /// When the next orphan's time is over.
+    /// When the next session is due for [`Self::take_expired`].
     pub fn next_deadline(&self) -> Option<Instant> {
         let inner = lock(&self.inner);
         inner.deadlines.first().map(|(deadline, _)| *deadline)
@@ -304,6 +339,7 @@ impl Registry {
             }
             | Hold::Ending {
                 client: Some(client),
+                ..
             } if event.number > entry.routed => {
                 entry.routed = event.number;
                 !client.push_event(ClientEvent {
@@ -333,8 +369,8 @@ impl Registry {
             SessionEndReason::Shutdown => Body::Lost(LossReason::DataplaneLost),
         };
         let mut inner = lock(&self.inner);
-        if let Some(entry) = inner.remove(session) {
-            entry.tell(session, 1, body);
+        if let Some(mut entry) = inner.remove(session) {
+            entry.tell(session, body);
         }
         self.publish(&inner);
     }
@@ -390,6 +426,13 @@ impl Registry {
         self.population.subscribe()
     }
 
+    /// Resolves when there is no session.
+    pub async fn wait_until_empty(&self) {
+        let mut population = self.watch_population();
+        // The sender is `self`, so waiting cannot fail.
+        let _ = population.wait_for(|sessions| *sessions == 0).await;
+    }
+
     /// All sessions, whatever their hold.
     pub fn all(&self) -> Vec<SessionId> {
         lock(&self.inner).sessions.keys().copied().collect()
@@ -419,13 +462,13 @@ impl Registry {
 impl Inner {
     pub(super) fn remove(&mut self, session: SessionId) -> Option<Entry> {
         let entry = self.sessions.remove(&session)?;
-        if let Hold::Orphaned { deadline } = entry.hold {
+        if let Some(deadline) = entry.hold.deadline() {
             self.deadlines.remove(&(deadline, session));
         }
         Some(entry)
     }
 
-    fn begin_end(&mut self, session: SessionId) -> bool {
+    fn begin_end(&mut self, session: SessionId, farewell: Body) -> bool {
         let Some(entry) = self.sessions.get_mut(&session) else {
             return false;
         };
@@ -437,8 +480,31 @@ impl Inner {
                 None
             }
         };
-        entry.hold = Hold::Ending { client };
+        entry.hold = Hold::Ending {
+            client,
+            farewell,
+            retry: None,
+        };
         true
+    }
+}
+
+impl Hold {
+    /// The end of a session that no connection has to hear of.
+    const fn unattended_end() -> Self {
+        Hold::Ending {
+            client: None,
+            farewell: Body::Unbound,
+            retry: None,
+        }
+    }
+
+    const fn deadline(&self) -> Option<Instant> {
+        match self {
+            Hold::Orphaned { deadline } => Some(*deadline),
+            Hold::Ending { retry, .. } => *retry,
+            Hold::Creating | Hold::Held { .. } => None,
+        }
     }
 }
 
@@ -451,6 +517,7 @@ impl Entry {
             recordings: Recordings::default(),
             hold,
             routed: 0,
+            told: 0,
         }
     }
 
@@ -458,16 +525,19 @@ impl Entry {
         matches!(&self.hold, Hold::Held { client: holder, .. } if holder.id() == client.id())
     }
 
-    /// Queues something that has no number of its own, `offset` after the newest one that has.
-    pub(super) fn tell(&self, session: SessionId, offset: u64, body: Body) {
+    /// Queues something that the dataplane gave no number. It gets one that the client has not seen,
+    /// without taking the place of an event that is still to come.
+    pub(super) fn tell(&mut self, session: SessionId, body: Body) {
         if let Hold::Held { client, .. }
         | Hold::Ending {
             client: Some(client),
+            ..
         } = &self.hold
         {
+            self.told = self.told.max(self.routed).saturating_add(1);
             client.push_event(ClientEvent {
                 session,
-                number: self.routed.saturating_add(offset),
+                number: self.told,
                 body,
             });
         }
@@ -496,3 +566,6 @@ impl Entry {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

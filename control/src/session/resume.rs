@@ -8,6 +8,7 @@ use std::time::Duration;
 use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::session::{Attached, SessionSnapshot};
 use rtpbridge_shared::ipc::{NumberedEvent, Reply};
+use rtpbridge_shared::vocab::StopReason;
 
 use super::registry::{Entry, Hold, Registry, Stream};
 use crate::event::queue::Mailbox;
@@ -91,7 +92,7 @@ impl Registry {
         }
         for session in vanished {
             if let Some(mut entry) = inner.remove(session) {
-                entry.tell_lost(session, LossReason::DataplaneLost);
+                entry.tell_vanished(session);
             }
         }
         let condemned = std::mem::take(&mut inner.condemned);
@@ -114,7 +115,7 @@ impl Registry {
         let sessions: Vec<SessionId> = inner.sessions.keys().copied().collect();
         for session in &sessions {
             if let Some(mut entry) = inner.remove(*session) {
-                entry.tell_lost(*session, LossReason::DataplaneLost);
+                entry.tell_lost(*session);
             }
         }
         if may_return {
@@ -138,9 +139,26 @@ impl Entry {
         }
     }
 
-    fn tell_lost(&mut self, session: SessionId, reason: LossReason) {
-        self.tell_recordings_lost(session);
-        self.tell(session, 1, Body::Lost(reason));
+    /// The dataplane lives and does not know the session any more: its end was reached unheard.
+    fn tell_vanished(&mut self, session: SessionId) {
+        match self.hold {
+            Hold::Ending { .. } => self.tell_gone(session, StopReason::SessionDestroyed),
+            _ => self.tell_lost(session),
+        }
+    }
+
+    /// The dataplane is gone. A session that was being ended keeps the reason for that.
+    fn tell_lost(&mut self, session: SessionId) {
+        self.tell_gone(session, StopReason::DataplaneLost);
+    }
+
+    fn tell_gone(&mut self, session: SessionId, recordings: StopReason) {
+        let farewell = match &self.hold {
+            Hold::Ending { farewell, .. } => farewell.clone(),
+            _ => Body::Lost(LossReason::DataplaneLost),
+        };
+        self.tell_recordings(session, recordings);
+        self.tell(session, farewell);
     }
 }
 

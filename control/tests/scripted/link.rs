@@ -1,247 +1,6 @@
-//! Control between a scripted dataplane and a real WebSocket client: order, acknowledgement and
-//! resumption of events, which a well-behaved dataplane alone cannot provoke at will.
+//! Order, acknowledgement and resumption of events.
 
-use std::sync::Arc;
-use std::time::Duration;
-
-use futures_util::{SinkExt, StreamExt};
-use rtpbridge_control::app::{App, Startup};
-use rtpbridge_control::dataplane::{link, pending::Phase};
-use rtpbridge_control::{api, session::orphan};
-use rtpbridge_shared::config::{ConfigArgs, Scope, Sources};
-use rtpbridge_shared::id::{EndpointId, InstanceId, SessionId};
-use rtpbridge_shared::ipc::frame::{FrameReader, encode};
-use rtpbridge_shared::ipc::hello::{Hello, PROTOCOL_VERSION};
-use rtpbridge_shared::ipc::recording::RecordingSummary;
-use rtpbridge_shared::ipc::session::{Attached, SessionDetails, SessionSnapshot};
-use rtpbridge_shared::ipc::{Event, NumberedEvent, Reply, Request, Role, ToControl, ToDataplane};
-use rtpbridge_shared::vocab::StopReason;
-use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
-use tokio::time::timeout;
-use tokio_tungstenite::WebSocketStream;
-use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::protocol::Role as Side;
-
-const SOON: Duration = Duration::from_secs(20);
-
-/// Control, serving; the directory goes with it.
-struct Control {
-    app: Arc<App>,
-    address: std::net::SocketAddr,
-    dataplanes: UnixListener,
-    _dir: tempfile::TempDir,
-}
-
-impl Control {
-    async fn start() -> Self {
-        let dir = tempfile::tempdir().expect("temporary directory");
-        for name in ["run", "rec", "cache"] {
-            std::fs::create_dir(dir.path().join(name)).expect("directory");
-        }
-        let variable = |name: &str, path: &str| {
-            let path = dir.path().join(path).to_string_lossy().into_owned();
-            (format!("RTPBRIDGE_{name}"), path)
-        };
-        let sources = Sources {
-            args: ConfigArgs {
-                runtime_dir: Some(dir.path().join("run")),
-                ..ConfigArgs::default()
-            },
-            environment: vec![
-                variable("RECORDING_DIR", "rec"),
-                variable("CACHE_DIR", "cache"),
-            ],
-        };
-        let loaded = sources.load(Scope::Tool).expect("valid");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("port");
-        let address = listener.local_addr().expect("address");
-        let dataplanes = UnixListener::bind(&loaded.config.ipc_socket).expect("socket");
-        let app = App::new(Startup {
-            config: loaded.config,
-            settings: loaded.settings,
-            log: None,
-            token: None,
-            bound: vec![address],
-            takes_over: false,
-            sandbox: Vec::new(),
-        });
-        tokio::spawn(link::run(Arc::clone(&app)));
-        tokio::spawn(orphan::run(Arc::clone(&app)));
-        tokio::spawn(api::serve(Arc::clone(&app), listener));
-        Self {
-            app,
-            address,
-            dataplanes,
-            _dir: dir,
-        }
-    }
-
-    /// Accepts control's connection and answers hello and snapshot.
-    async fn dataplane(&self, instance: InstanceId, sessions: Vec<SessionSnapshot>) -> Dataplane {
-        let (stream, _) = timeout(SOON, self.dataplanes.accept())
-            .await
-            .expect("control connects")
-            .expect("accepted");
-        let (receiving, sending) = stream.into_split();
-        let mut dataplane = Dataplane {
-            reader: FrameReader::new(receiving),
-            writer: sending,
-        };
-        let hello = dataplane.read().await;
-        assert!(matches!(hello, ToDataplane::Hello(_)));
-        dataplane
-            .write(ToControl::Hello(Hello {
-                protocol_version: PROTOCOL_VERSION,
-                program_version: "test".into(),
-                role: Role::Dataplane,
-                pid: 1,
-                instance,
-            }))
-            .await;
-        let (number, request) = dataplane.request().await;
-        assert_eq!(request, Request::Snapshot);
-        dataplane.write(ToControl::SnapshotBegin { number }).await;
-        for session in sessions {
-            dataplane
-                .write(ToControl::SnapshotPart { number, session })
-                .await;
-        }
-        dataplane.write(ToControl::SnapshotEnd { number }).await;
-        dataplane.answer(number, Reply::Done).await;
-        let mut phase = self.app.link.watch_phase();
-        let up = phase.wait_for(|phase| *phase == Phase::Up);
-        timeout(SOON, up).await.expect("in step").expect("watched");
-        dataplane
-    }
-
-    async fn client(&self) -> Client {
-        let mut stream = TcpStream::connect(self.address).await.expect("connected");
-        let request = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-            Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-        stream.write_all(request.as_bytes()).await.expect("written");
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let byte = tokio::io::AsyncReadExt::read_u8(&mut stream).await;
-            head.push(byte.expect("an answer"));
-        }
-        assert!(head.starts_with(b"HTTP/1.1 101"));
-        Client {
-            socket: WebSocketStream::from_raw_socket(stream, Side::Client, None).await,
-        }
-    }
-}
-
-struct Dataplane {
-    reader: FrameReader<OwnedReadHalf>,
-    writer: OwnedWriteHalf,
-}
-
-impl Dataplane {
-    async fn read(&mut self) -> ToDataplane {
-        loop {
-            let message = timeout(SOON, self.reader.read())
-                .await
-                .expect("a frame in time");
-            match message.expect("readable").expect("not the end") {
-                ToDataplane::Heartbeat => {}
-                message => return message,
-            }
-        }
-    }
-
-    async fn request(&mut self) -> (u64, Request) {
-        loop {
-            if let ToDataplane::Request { number, request } = self.read().await {
-                return (number, request);
-            }
-        }
-    }
-
-    async fn acknowledged(&mut self) -> u64 {
-        loop {
-            if let ToDataplane::Acknowledge { event_number, .. } = self.read().await {
-                return event_number;
-            }
-        }
-    }
-
-    async fn write(&mut self, message: ToControl) {
-        let mut bytes = Vec::new();
-        encode(&message, &mut bytes).expect("encodes");
-        self.writer.write_all(&bytes).await.expect("written");
-    }
-
-    async fn answer(&mut self, number: u64, reply: Reply) {
-        let result = Ok(reply);
-        self.write(ToControl::Answer { number, result }).await;
-    }
-
-    async fn event(&mut self, session: SessionId, number: u64, event: Event) {
-        let event = NumberedEvent { number, event };
-        self.write(ToControl::Event { session, event }).await;
-    }
-}
-
-struct Client {
-    socket: WebSocketStream<TcpStream>,
-}
-
-impl Client {
-    async fn ask(&mut self, id: &str, method: &str, params: Value) {
-        let text = json!({"id": id, "method": method, "params": params}).to_string();
-        self.socket.send(Message::text(text)).await.expect("sent");
-    }
-
-    async fn next(&mut self) -> Value {
-        let message = timeout(SOON, self.socket.next())
-            .await
-            .expect("a message in time");
-        let message = message.expect("open").expect("readable");
-        serde_json::from_str(message.to_text().expect("text")).expect("JSON")
-    }
-}
-
-fn tone_finished(byte: u8) -> Event {
-    Event::ToneFinished {
-        endpoint: EndpointId::from_bytes([byte; 16]),
-    }
-}
-
-fn speech(byte: u8) -> Event {
-    Event::VadSpeechStarted {
-        endpoint: EndpointId::from_bytes([byte; 16]),
-    }
-}
-
-fn snapshot(session: SessionId, last_event_number: u64) -> SessionSnapshot {
-    SessionSnapshot {
-        details: SessionDetails {
-            session,
-            created_at_ms: 1,
-            endpoints: Vec::new(),
-            recordings: Vec::new(),
-            vad_active: Vec::new(),
-        },
-        last_event_number,
-    }
-}
-
-/// A client that has created a session.
-async fn bound(control: &Control, dataplane: &mut Dataplane) -> (Client, SessionId) {
-    let mut client = control.client().await;
-    client.ask("c", "session.create", json!({})).await;
-    let (number, request) = dataplane.request().await;
-    let Request::SessionCreate(create) = request else {
-        panic!("expected a creation, got {request:?}");
-    };
-    dataplane.answer(number, Reply::Done).await;
-    let answer = client.next().await;
-    assert_eq!(answer["result"]["session_id"], create.session.to_string());
-    (client, create.session)
-}
+use super::*;
 
 #[tokio::test]
 async fn events_are_acknowledged_once_written_and_never_before() {
@@ -332,35 +91,25 @@ async fn stopped_recordings_precede_the_answer_that_stopped_them() {
     let control = Control::start().await;
     let mut dataplane = control.dataplane(InstanceId::random(), Vec::new()).await;
     let (mut client, _) = bound(&control, &mut dataplane).await;
-    let path = control.app.config.recording_dir.join("a.pcap");
-    let path = path.to_string_lossy().into_owned();
-    client
-        .ask("r", "recording.start", json!({"file_path": path}))
-        .await;
-    let (number, request) = dataplane.request().await;
-    let Request::RecordingStart(start) = request else {
-        panic!("expected a recording, got {request:?}");
-    };
-    dataplane.answer(number, Reply::Done).await;
-    assert_eq!(client.next().await["id"], "r");
+    let started = [
+        recording(&control, &mut dataplane, &mut client, "a.pcap").await,
+        recording(&control, &mut dataplane, &mut client, "b.pcap").await,
+    ];
     client.ask("d", "session.destroy", json!({})).await;
     let (number, _) = dataplane.request().await;
-    let summary = RecordingSummary {
-        recording: start.recording,
-        file_path: path,
-        duration_ms: 1,
-        packets: 2,
-        dropped_packets: 0,
-        reason: StopReason::SessionDestroyed,
-        flushed: true,
-        streams: Vec::new(),
-    };
+    let summaries = started.map(|start| summary(&start, StopReason::SessionDestroyed));
     dataplane
-        .answer(number, Reply::Recordings(vec![summary]))
+        .answer(number, Reply::Recordings(summaries.to_vec()))
         .await;
-    let stopped = client.next().await;
-    assert_eq!(stopped["event"], "recording.stopped");
-    assert_eq!(stopped["data"]["reason"], "session_destroyed");
+    let mut seen = 0;
+    for _ in 0..2 {
+        let stopped = client.next().await;
+        assert_eq!(stopped["event"], "recording.stopped");
+        assert_eq!(stopped["data"]["reason"], "session_destroyed");
+        let seq = stopped["data"]["seq"].as_u64().expect("a number");
+        assert!(seq > seen, "{seq} after {seen}");
+        seen = seq;
+    }
     assert_eq!(client.next().await, json!({"id": "d", "result": {}}));
     client.ask("i", "session.info", json!({})).await;
     assert_eq!(client.next().await["error"]["code"], "NO_SESSION");

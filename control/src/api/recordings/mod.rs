@@ -20,6 +20,7 @@ use futures_util::stream;
 use rtpbridge_shared::ipc::{Reply, Request};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
@@ -98,7 +99,9 @@ pub(super) async fn download(
         Wanted::NotModified | Wanted::Nothing => return Ok(answer),
     };
     if method != Method::HEAD {
-        *answer.body_mut() = stream_of(file, start, end);
+        let place = Arc::clone(&app.downloads).try_acquire_owned();
+        let place = place.map_err(|_| too_many())?;
+        *answer.body_mut() = stream_of(file, start, end, place);
     }
     Ok(answer)
 }
@@ -133,8 +136,8 @@ async fn is_being_written(app: &App, path: &str) -> bool {
     };
     let request = Request::SessionInfo { session };
     match app.link.call(request, WRITER_PATIENCE).await {
+        // By now the mirror may know more than this answer, so it is left alone.
         Some(Ok(Reply::Session(details))) => {
-            app.registry.recordings_seen(session, &details.recordings);
             let mut rows = details.recordings.iter();
             rows.any(|row| Path::new(&row.file_path) == full)
         }
@@ -181,11 +184,12 @@ fn etag(metadata: &std::fs::Metadata, length: u64) -> String {
     )
 }
 
-/// Bytes `start..end` of the file, read in blocks as the client takes them.
-fn stream_of(file: File, start: u64, end: u64) -> Body {
-    let file = Arc::new(file);
+/// Bytes `start..end` of the file, read in blocks as the client takes them. The place is free when
+/// the body is dropped.
+fn stream_of(file: File, start: u64, end: u64, place: OwnedSemaphorePermit) -> Body {
+    let source = Arc::new((file, place));
     Body::from_stream(stream::try_unfold(start, move |at| {
-        let file = Arc::clone(&file);
+        let source = Arc::clone(&source);
         async move {
             if at >= end {
                 return Ok::<_, io::Error>(None);
@@ -193,7 +197,7 @@ fn stream_of(file: File, start: u64, end: u64) -> Body {
             let want = usize::try_from(end - at)
                 .unwrap_or(CHUNK_BYTES)
                 .min(CHUNK_BYTES);
-            let block = spawn_blocking(move || read_block(&file, at, want))
+            let block = spawn_blocking(move || read_block(&source.0, at, want))
                 .await
                 .map_err(io::Error::other)??;
             let next = at + block.len() as u64;
@@ -219,6 +223,13 @@ async fn blocking<T: Send + 'static>(
         Ok(outcome) => outcome.map_err(|error| http_error(&error)),
         Err(_) => Err(internal()),
     }
+}
+
+fn too_many() -> HttpError {
+    HttpError::new(
+        StatusCode::SERVICE_UNAVAILABLE,
+        "too many downloads at a time",
+    )
 }
 
 fn internal() -> HttpError {

@@ -63,6 +63,8 @@ pub(super) struct Connection {
     written: Vec<(SessionId, u64)>,
     next_ping: Instant,
     unanswered_pings: u32,
+    /// The socket took something since the last ping was due.
+    progressed: bool,
 }
 
 /// The request that is being worked off.
@@ -118,6 +120,7 @@ impl Connection {
             written: Vec::new(),
             next_ping,
             unanswered_pings: 0,
+            progressed: false,
         }
     }
 
@@ -265,6 +268,7 @@ impl Connection {
                 return Poll::Ready(Wake::Ended(ending_of(&error)));
             }
             self.unflushed += 1;
+            self.progressed = true;
             self.note_written(outgoing.acknowledgement);
         }
         Poll::Pending
@@ -282,6 +286,7 @@ impl Connection {
 
     fn on_flushed(&mut self) {
         self.unflushed = 0;
+        self.progressed = true;
         if !self.written.is_empty() {
             crash::point(Moment::BeforeAcknowledge);
         }
@@ -449,13 +454,12 @@ impl Connection {
         }
     }
 
-    /// A session that the dataplane does not know any more holds the connection no longer.
+    /// A session that the dataplane does not know any more holds the connection no longer. One that
+    /// is merely gone for requests has its last events still to come, and an end that says so.
     fn forget_when_gone(&mut self, error: &LinkError) {
-        let gone = matches!(
-            error,
-            LinkError::Refused(RequestError::SessionNotFound | RequestError::SessionGone)
-        );
+        let gone = matches!(error, LinkError::Refused(RequestError::SessionNotFound));
         if gone && let Some(session) = self.session.take() {
+            self.app.cache.session_ended(session);
             self.app.registry.forget(session);
         }
     }
@@ -472,8 +476,11 @@ impl Connection {
             return None;
         }
         self.next_ping = now + self.app.config.ws_ping_interval;
-        if !self.has_room() {
-            // Pongs may wait behind requests that we have not read yet.
+        let progressed = std::mem::take(&mut self.progressed);
+        let all_taken = self.outbox.is_empty() && self.unflushed == 0;
+        if !self.has_room() && (progressed || all_taken) {
+            // Pongs may wait behind requests that we have not read yet, and the client is served. One
+            // that takes nothing of what it is owed has no such excuse.
             return None;
         }
         if self.unanswered_pings >= MAX_UNANSWERED_PINGS {
@@ -494,7 +501,7 @@ impl Connection {
         // A late outcome finds another serial.
         self.serial += 1;
         match pending.binding {
-            Binding::Create(session) => self.app.registry.abandon_create(session, true),
+            Binding::Create(session) => session::give_up_creation(&self.app, session),
             Binding::Attach(session) => {
                 release(&self.app, session, &self.mailbox);
             }
@@ -525,12 +532,11 @@ impl Connection {
 
 fn release(app: &App, session: SessionId, mailbox: &Mailbox) -> bool {
     let timeout = app.config.disconnect_timeout;
-    let held = app.registry.release(session, mailbox, timeout);
-    if held {
+    // Told before the next connection can claim the session, or it would undo that one's attach.
+    app.registry.release(session, mailbox, timeout, || {
         app.link
             .submit(Request::SessionRelease { session }, Box::new(|_| {}));
-    }
-    held
+    })
 }
 
 fn ending_of(error: &Error) -> Ending {

@@ -62,7 +62,7 @@ pub(super) fn create(context: Context<'_>) -> Result<Step, ApiError> {
     .first(move |outcome| {
         match &outcome {
             Ok(_) if app.registry.finish_create(session, &client) => {}
-            Ok(_) => orphan::destroy(&app, session, Body::Unbound),
+            Ok(_) => orphan::destroy(&app, session),
             Err(error) => {
                 let condemn = matches!(error, LinkError::Unavailable);
                 app.registry.abandon_create(session, condemn);
@@ -72,6 +72,14 @@ pub(super) fn create(context: Context<'_>) -> Result<Step, ApiError> {
     });
     ask.binding = Binding::Create(session);
     Ok(ask.into())
+}
+
+/// The client was told that the creation took too long: whatever comes of it ends.
+pub(super) fn give_up_creation(app: &Arc<App>, session: SessionId) {
+    let made = !app.registry.abandon_create(session, true);
+    if made && app.registry.begin_end(session, Body::Unbound) {
+        orphan::destroy(app, session);
+    }
 }
 
 pub(super) fn attach(context: Context<'_>, params: &Params<'_>) -> Result<Step, ApiError> {
@@ -109,12 +117,13 @@ pub(super) fn attach_to(
                     None
                 }
                 Err(LinkError::Refused(RequestError::SessionNotFound)) => {
+                    app.cache.session_ended(session);
                     app.registry.forget(session);
                     Some(outcome)
                 }
                 other => {
                     let timeout = app.config.disconnect_timeout;
-                    app.registry.release(session, &client, timeout);
+                    app.registry.release(session, &client, timeout, || ());
                     Some(other)
                 }
             }
