@@ -98,7 +98,7 @@ impl Worker {
         }
     }
 
-    fn handle_command(&mut self, command: Command) {
+    pub(super) fn handle_command(&mut self, command: Command) {
         match command {
             Command::Request {
                 request,

@@ -84,7 +84,7 @@ impl Worker {
                 let ended = removed.recordings.iter().map(|ended| ended.key.0);
                 let after = After::Stopped(ticket);
                 self.send_counts(key);
-                self.stop_recordings(ended.collect(), StopReason::EndpointRemoved, after);
+                self.stop_recordings(key, ended.collect(), StopReason::EndpointRemoved, after);
             }
         }
         self.after_turn_of(key, unharmed);

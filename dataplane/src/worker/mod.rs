@@ -137,44 +137,8 @@ impl WorkerHandle {
 
 /// Starts worker `index`.
 pub(crate) fn spawn(index: u32, shared: Arc<Shared>) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
-    let (sender, receiver) = sync_channel(QUEUE_PLACES);
-    let poller = Poller::new()?;
-    let waker = Waker::new()?;
-    poller.add(waker.source(), WAKER_KEY)?;
-    let handle = WorkerHandle {
-        commands: sender,
-        waker,
-        gauges: Arc::default(),
-    };
-    let now_ns = clock::monotonic_ns();
-    handle.gauges.heartbeat_ns.store(now_ns, Ordering::Relaxed);
-    let worker = Worker {
-        index,
-        out: Output::new(
-            Arc::clone(&shared.recorder),
-            Handshakes::new(shared.handshakes.clone(), handle.waker.clone()),
-        ),
-        term: shared.controller.term(),
-        shared,
-        handle: handle.clone(),
-        commands: receiver,
-        poller,
-        buffer: PacketBuffer::new(),
-        sessions: Slab::new(),
-        timers: Timers::default(),
-        waits: Slab::new(),
-        budget: Budget::new(now_ns),
-        load: budget::Load::default(),
-        forward_latency: Observations::default(),
-        sessions_total: 0,
-        endpoints_total: 0,
-        now: Moment::default(),
-        turn_number: 1,
-        received: 0,
-        more_commands: false,
-        ending_all: None,
-        stopping: false,
-    };
+    let worker = Worker::new(index, shared)?;
+    let handle = worker.handle.clone();
     let named = std::thread::Builder::new().name(format!("worker-{index}"));
     let thread = named.spawn(move || worker.run())?;
     Ok((handle, thread))
@@ -204,6 +168,49 @@ struct Worker {
     term: u64,
     ending_all: Option<SessionEndReason>,
     stopping: bool,
+}
+
+impl Worker {
+    fn new(index: u32, shared: Arc<Shared>) -> io::Result<Self> {
+        let (sender, receiver) = sync_channel(QUEUE_PLACES);
+        let poller = Poller::new()?;
+        let waker = Waker::new()?;
+        poller.add(waker.source(), WAKER_KEY)?;
+        let handle = WorkerHandle {
+            commands: sender,
+            waker,
+            gauges: Arc::default(),
+        };
+        let now_ns = clock::monotonic_ns();
+        handle.gauges.heartbeat_ns.store(now_ns, Ordering::Relaxed);
+        Ok(Self {
+            index,
+            out: Output::new(
+                Arc::clone(&shared.recorder),
+                Handshakes::new(shared.handshakes.clone(), handle.waker.clone()),
+            ),
+            term: shared.controller.term(),
+            shared,
+            handle,
+            commands: receiver,
+            poller,
+            buffer: PacketBuffer::new(),
+            sessions: Slab::new(),
+            timers: Timers::default(),
+            waits: Slab::new(),
+            budget: Budget::new(now_ns),
+            load: budget::Load::default(),
+            forward_latency: Observations::default(),
+            sessions_total: 0,
+            endpoints_total: 0,
+            now: Moment::default(),
+            turn_number: 1,
+            received: 0,
+            more_commands: false,
+            ending_all: None,
+            stopping: false,
+        })
+    }
 }
 
 #[cfg(test)]

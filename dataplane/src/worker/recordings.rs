@@ -59,8 +59,10 @@ pub(super) enum After {
     Nothing,
 }
 
-/// A stop that waits for files.
+/// A stop that waits for files. One that ends the session waits for all of that session's files,
+/// those included whose stop had begun before.
 pub(super) struct Wait {
+    session: u64,
     outstanding: usize,
     summaries: Vec<RecordingSummary>,
     deadline_ns: u64,
@@ -106,23 +108,29 @@ impl Worker {
             Err(refused) => ticket.answer(Err(refused)),
             Ok(sink) => {
                 let after = After::Stopped(ticket);
-                self.stop_recordings(vec![sink.0], StopReason::Requested, after);
+                self.stop_recordings(key, vec![sink.0], StopReason::Requested, after);
             }
         }
     }
 
-    /// Closes the files of recordings that get no more packets.
-    pub(super) fn stop_recordings(&mut self, keys: Vec<u64>, reason: StopReason, after: After) {
+    /// Closes the files of recordings of this session that get no more packets.
+    pub(super) fn stop_recordings(
+        &mut self,
+        session: u64,
+        keys: Vec<u64>,
+        reason: StopReason,
+        after: After,
+    ) {
         let timeout = self.shared.settings.recording_flush_timeout.as_nanos();
         let timeout = u64::try_from(timeout).unwrap_or(u64::MAX);
         let stopped_ns = self.out.now_ns;
         let wait = self.waits.insert_with(|_| Wait {
+            session,
             outstanding: 0,
             summaries: Vec::new(),
             deadline_ns: stopped_ns.saturating_add(timeout),
             after,
         });
-        let mut outstanding = 0;
         for key in keys {
             if let Some(recording) = self.out.recordings.get_mut(key) {
                 recording.phase = Phase::Stopping {
@@ -131,15 +139,31 @@ impl Worker {
                     wait,
                 };
                 self.shared.recorder.close(recording.writer);
-                outstanding += 1;
             }
         }
+        let outstanding = self.awaited_by(wait).len();
         if let Some(wait) = self.waits.get_mut(wait) {
             wait.outstanding = outstanding;
         }
         if outstanding == 0 {
             self.finish_wait(wait);
         }
+    }
+
+    /// The recordings whose end a stop waits for.
+    fn awaited_by(&self, key: u64) -> Vec<u64> {
+        let Some(wait) = self.waits.get(key) else {
+            return Vec::new();
+        };
+        let is_awaited = |recording: &Recording| match recording.phase {
+            Phase::Stopping { wait: own, .. } => {
+                own == key || (wait.ends_session() && recording.session == wait.session)
+            }
+            Phase::Opening(_) | Phase::Running | Phase::Abandoned => false,
+        };
+        let recordings = self.out.recordings.iter();
+        let awaited = recordings.filter(|(_, recording)| is_awaited(recording));
+        awaited.map(|(key, _)| key).collect()
     }
 
     /// The session was ended by a bug: its files are closed without it.
@@ -158,7 +182,10 @@ impl Worker {
                 recording.phase = Phase::Abandoned;
             }
         }
-        let waits = self.waits.iter().filter(|(_, wait)| wait.is_of(session));
+        let waits = self
+            .waits
+            .iter()
+            .filter(|(_, wait)| wait.session == session);
         let waits: Vec<u64> = waits.map(|(key, _)| key).collect();
         for wait in waits {
             self.waits.remove(wait);
@@ -176,7 +203,7 @@ impl Worker {
                 }
             }
             Notice::Failed => self.on_write_error(key),
-            Notice::Closed(closed) => self.on_closed(key, &closed),
+            Notice::Closed(closed) => self.on_closed(key, Some(&closed)),
         }
     }
 
@@ -225,16 +252,24 @@ impl Worker {
             // An error would mean that the session has stopped it already.
             let _ = slot.session.stop_recording(self.now, id);
         }
-        self.stop_recordings(vec![key], StopReason::WriteError, After::Nothing);
+        self.stop_recordings(session, vec![key], StopReason::WriteError, After::Nothing);
     }
 
-    fn on_closed(&mut self, key: u64, closed: &Closed) {
+    /// The file is closed, or given up when there is no word of it.
+    fn on_closed(&mut self, key: u64, closed: Option<&Closed>) {
         let Some(recording) = self.out.recordings.remove(key) else {
             return;
         };
         if let Phase::Stopping { wait, .. } = recording.phase {
-            self.finish_recording(&recording, Some(closed));
+            self.finish_recording(&recording, closed);
             self.finish_one(wait);
+            let of_end = |(key, other): &(u64, &Wait)| {
+                *key != wait && other.ends_session() && other.session == recording.session
+            };
+            let end = self.waits.iter().find(of_end).map(|(key, _)| key);
+            if let Some(end) = end {
+                self.finish_one(end);
+            }
         }
     }
 
@@ -317,14 +352,8 @@ impl Worker {
         let late = self.waits.iter().filter(|(_, w)| w.deadline_ns <= now_ns);
         let late: Vec<u64> = late.map(|(key, _)| key).collect();
         for wait in late {
-            let of_wait = self.out.recordings.iter().filter(|(_, recording)| {
-                matches!(recording.phase, Phase::Stopping { wait: known, .. } if known == wait)
-            });
-            let of_wait: Vec<u64> = of_wait.map(|(key, _)| key).collect();
-            for key in of_wait {
-                if let Some(recording) = self.out.recordings.remove(key) {
-                    self.finish_recording(&recording, None);
-                }
+            for recording in self.awaited_by(wait) {
+                self.on_closed(recording, None);
             }
             self.finish_wait(wait);
         }
@@ -332,10 +361,7 @@ impl Worker {
 }
 
 impl Wait {
-    fn is_of(&self, session: u64) -> bool {
-        match self.after {
-            After::Destroyed(key, _) | After::Ended(key, _) => key == session,
-            After::Stopped(_) | After::Nothing => false,
-        }
+    fn ends_session(&self) -> bool {
+        matches!(self.after, After::Destroyed(..) | After::Ended(..))
     }
 }

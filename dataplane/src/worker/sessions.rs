@@ -129,7 +129,12 @@ impl Worker {
             self.close_sockets(sockets);
         }
         let recordings = closed.recordings.iter().map(|ended| ended.key.0);
-        self.stop_recordings(recordings.collect(), StopReason::SessionDestroyed, after);
+        self.stop_recordings(
+            key,
+            recordings.collect(),
+            StopReason::SessionDestroyed,
+            after,
+        );
     }
 
     /// Forgets a session whose files are closed.

@@ -1,4 +1,7 @@
+mod by_hand;
+
 use super::*;
+use crate::handshake::HandshakeService;
 use crate::ipc::outbox::{Outbox, Ticket};
 use crate::recorder::directory::RecordingDirectory;
 use rtpbridge_shared::id::SessionId;
@@ -19,16 +22,21 @@ struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-fn fixture() -> Fixture {
-    let dir = tempfile::tempdir().expect("a directory");
-    let recordings = RecordingDirectory::open(dir.path()).0;
-    let shared = Arc::new(Shared {
+fn shared(recordings: &std::path::Path) -> Arc<Shared> {
+    let recordings = RecordingDirectory::open(recordings).0;
+    let local = std::net::IpAddr::from([127, 0, 0, 1]);
+    let handshakes = Arc::new(HandshakeService::start().expect("starts"));
+    Arc::new(Shared {
         directory: Directory::default(),
         controller: ControllerSlot::default(),
-        ports: Ports::new(vec![], (40_000, 40_001), None, 0, || 0),
+        ports: Ports::new(vec![local], (20_000, 29_999), None, 0, rand::random),
         recorder: Arc::new(Recorder::start(recordings).expect("starts")),
-        handshakes: None,
-        engine: Arc::default(),
+        engine: Arc::new(EngineConfig {
+            media_ip: vec![local],
+            fingerprint: Some(handshakes.fingerprint().clone()),
+            ..EngineConfig::default()
+        }),
+        handshakes: Some(handshakes),
         settings: Settings {
             batch_window: Duration::from_micros(500),
             max_lateness: None,
@@ -36,7 +44,12 @@ fn fixture() -> Fixture {
             recording_channel_size: 10,
             media_advertise_ip: None,
         },
-    });
+    })
+}
+
+fn fixture() -> Fixture {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shared = shared(dir.path());
     let outbox = Arc::new(Outbox::new());
     shared.controller.install(Some(Arc::clone(&outbox)));
     let (worker, thread) = spawn(0, Arc::clone(&shared)).expect("spawns");

@@ -1,0 +1,157 @@
+//! A worker without its thread, so that a test decides what comes before what.
+
+use super::*;
+use rtpbridge_shared::id::RecordingId;
+use rtpbridge_shared::ipc::Event;
+use rtpbridge_shared::ipc::recording::RecordingStart;
+use rtpbridge_shared::vocab::StopReason;
+
+use crate::recorder::writer::Notice;
+
+struct ByHand {
+    worker: Worker,
+    outbox: Arc<Outbox>,
+    heard: Vec<ToControl>,
+    number: u64,
+    dir: tempfile::TempDir,
+}
+
+fn by_hand() -> ByHand {
+    let dir = tempfile::tempdir().expect("a directory");
+    let shared = shared(dir.path());
+    let outbox = Arc::new(Outbox::new());
+    shared.controller.install(Some(Arc::clone(&outbox)));
+    let mut worker = Worker::new(0, shared).expect("starts");
+    worker.read_clocks();
+    ByHand {
+        worker,
+        outbox,
+        heard: Vec::new(),
+        number: 0,
+        dir,
+    }
+}
+
+impl ByHand {
+    /// Lets the worker handle the request; its answer may come later.
+    fn ask(&mut self, request: Request) -> u64 {
+        self.number += 1;
+        let command = Command::Request {
+            request,
+            ticket: Ticket::new(Arc::clone(&self.outbox), self.number),
+            term: self.worker.term,
+        };
+        self.worker.handle_command(command);
+        self.number
+    }
+
+    /// The answer, with the commands that other threads send until then.
+    async fn answer(&mut self, number: u64) -> Result<Reply, RequestError> {
+        loop {
+            self.listen().await;
+            let answer = self.heard.iter().find_map(|message| match message {
+                ToControl::Answer { number: of, result } if *of == number => Some(result.clone()),
+                _ => None,
+            });
+            if let Some(answer) = answer {
+                return answer;
+            }
+            let command = self.worker.commands.recv_timeout(PATIENCE);
+            self.worker
+                .handle_command(command.expect("something comes"));
+        }
+    }
+
+    /// What the worker has told control so far.
+    async fn listen(&mut self) {
+        let mut bytes = Vec::new();
+        let next = self.outbox.next(&mut bytes);
+        if tokio::time::timeout(Duration::ZERO, next).await != Ok(true) {
+            return;
+        }
+        let mut reader = frame::FrameReader::new(&bytes[..]);
+        while let Some(message) = reader.read().await.expect("whole frames") {
+            self.heard.push(message);
+        }
+    }
+
+    async fn done(&mut self, request: Request) {
+        let number = self.ask(request);
+        assert_eq!(self.answer(number).await, Ok(Reply::Done));
+    }
+
+    async fn create(&mut self) -> SessionId {
+        let session = SessionId::random();
+        assert!(self.worker.shared.directory.reserve(session, 0));
+        self.worker
+            .handle
+            .gauges
+            .sessions
+            .fetch_add(1, Ordering::Relaxed);
+        self.done(Request::SessionCreate(SessionCreate {
+            session,
+            created_at_ms: 0,
+        }))
+        .await;
+        session
+    }
+
+    /// A recording of the whole session; the worker's first has key 0.
+    async fn record(&mut self, session: SessionId, name: &str) -> RecordingId {
+        let recording = RecordingId::random();
+        let path = self.dir.path().join(name);
+        self.done(Request::RecordingStart(RecordingStart {
+            session,
+            recording,
+            endpoint: None,
+            file_path: path.to_str().expect("utf-8").to_owned(),
+            record_outbound: true,
+        }))
+        .await;
+        recording
+    }
+
+    fn stopped(&self) -> Vec<(RecordingId, StopReason)> {
+        let stopped = |message: &ToControl| match message {
+            ToControl::Event { event, .. } => match &event.event {
+                Event::RecordingStopped(summary) => Some((summary.recording, summary.reason)),
+                _ => None,
+            },
+            _ => None,
+        };
+        self.heard.iter().filter_map(stopped).collect()
+    }
+}
+
+#[tokio::test]
+async fn an_ending_session_waits_for_a_file_that_is_closing_after_a_write_error() {
+    let mut desk = by_hand();
+    let session = desk.create().await;
+    let failed = desk.record(session, "failed.pcap").await;
+    let (recording, notice) = (0, Notice::Failed);
+    desk.worker
+        .handle_command(Command::Recorder { recording, notice });
+    let destroyed = desk.ask(Request::SessionDestroy { session });
+    assert_eq!(desk.answer(destroyed).await, Ok(Reply::Recordings(vec![])));
+    assert_eq!(desk.stopped(), [(failed, StopReason::WriteError)]);
+    assert_eq!(
+        (desk.worker.waits.len(), desk.worker.sessions.len()),
+        (0, 0)
+    );
+}
+
+#[tokio::test]
+async fn a_file_that_takes_too_long_is_told_of_before_its_session_is_gone() {
+    let mut desk = by_hand();
+    let session = desk.create().await;
+    let failed = desk.record(session, "failed.pcap").await;
+    let (recording, notice) = (0, Notice::Failed);
+    desk.worker
+        .handle_command(Command::Recorder { recording, notice });
+    let destroyed = desk.ask(Request::SessionDestroy { session });
+    desk.worker.out.now_ns += Duration::from_secs(60).as_nanos() as u64;
+    desk.worker.expire_waits();
+    assert_eq!(desk.answer(destroyed).await, Ok(Reply::Recordings(vec![])));
+    assert_eq!(desk.stopped(), [(failed, StopReason::WriteError)]);
+    assert_eq!(desk.worker.sessions.len(), 0);
+}
