@@ -91,23 +91,28 @@ impl Worker {
     }
 
     pub(super) fn close_sockets(&mut self, sockets: EndpointSockets) {
-        let rtcp = sockets
-            .rtcp
-            .and_then(|rtcp| self.out.sockets.remove(rtcp.key.0));
-        drop(rtcp);
-        let Some(media) = self.out.sockets.remove(sockets.media.key.0) else {
+        if let Some(rtcp) = sockets.rtcp {
+            self.close_socket(rtcp.key.0);
+        }
+        self.close_socket(sockets.media.key.0);
+    }
+
+    /// Closes a socket, gives its port back, and ends its DTLS association with a goodbye.
+    pub(super) fn close_socket(&mut self, key: u64) {
+        let Some(entry) = self.out.sockets.remove(key) else {
             return;
         };
-        let (local, paired) = (media.socket.local(), media.paired);
-        let (key, now_ns) = (sockets.media.key.0, self.out.now_ns);
-        if paired {
-            drop(media);
-            self.shared.ports.release_pair(local, now_ns);
+        let (local, now_ns) = (entry.socket.local(), self.out.now_ns);
+        if entry.paired {
+            drop(entry.socket);
+            if entry.channel == Channel::Media {
+                self.shared.ports.release_pair(local, now_ns);
+            }
         } else {
             // Nothing is read from it any more, whatever its goodbye still sends.
-            self.poller.remove(&media.socket);
-            let to = media.last_sent_to;
-            self.out.handshakes.leave(key, media.socket, to, now_ns);
+            self.poller.remove(&entry.socket);
+            let to = entry.last_sent_to;
+            self.out.handshakes.leave(key, entry.socket, to, now_ns);
         }
     }
 

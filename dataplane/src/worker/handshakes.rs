@@ -27,7 +27,7 @@ const MAX_GOODBYES: usize = 256;
 /// Handshakes of one worker's endpoints, by the key of the endpoint's socket.
 pub(super) struct Handshakes {
     service: Option<Arc<HandshakeService>>,
-    associations: HashMap<u64, Association>,
+    pub(super) associations: HashMap<u64, Association>,
     leaving: HashMap<u64, Leaving>,
     ready: Arc<Mutex<Vec<u64>>>,
     waker: Waker,

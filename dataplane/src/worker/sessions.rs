@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use rtpbridge_core::entropy::Entropy;
-use rtpbridge_core::session::{Channel, Session};
+use rtpbridge_core::session::Session;
 use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::session::{SessionCounts, SessionCreate, SessionEndReason};
 use rtpbridge_shared::ipc::{RequestError, ToControl};
@@ -162,14 +162,7 @@ impl Worker {
         let owned = self.out.sockets.iter().filter(|(_, e)| e.session == key);
         let owned: Vec<u64> = owned.map(|(socket, _)| socket).collect();
         for socket in owned {
-            let Some(entry) = self.out.sockets.remove(socket) else {
-                continue;
-            };
-            let local = entry.socket.local();
-            drop(entry.socket);
-            if entry.paired && entry.channel == Channel::Media {
-                self.shared.ports.release_pair(local, self.out.now_ns);
-            }
+            self.close_socket(socket);
         }
         self.abandon_recordings_of(key);
         self.drop_session(key);

@@ -1,10 +1,11 @@
 //! A worker without its thread, so that a test decides what comes before what.
 
 use super::*;
-use rtpbridge_shared::id::RecordingId;
+use rtpbridge_shared::id::{EndpointId, RecordingId};
 use rtpbridge_shared::ipc::Event;
+use rtpbridge_shared::ipc::endpoint::{CreateOffer, SrtpOffer};
 use rtpbridge_shared::ipc::recording::RecordingStart;
-use rtpbridge_shared::vocab::StopReason;
+use rtpbridge_shared::vocab::{Codec, Direction, StopReason, Transport};
 
 use crate::recorder::writer::Notice;
 
@@ -111,6 +112,22 @@ impl ByHand {
         recording
     }
 
+    /// An endpoint of this kind, which offers.
+    async fn offer(&mut self, session: SessionId, transport: Transport) -> EndpointId {
+        let endpoint = EndpointId::random();
+        let number = self.ask(Request::EndpointCreateOffer(CreateOffer {
+            session,
+            endpoint,
+            transport,
+            direction: Direction::Sendrecv,
+            srtp: SrtpOffer::Off,
+            codecs: vec![Codec::Pcmu],
+        }));
+        let offered = self.answer(number).await;
+        assert!(matches!(offered, Ok(Reply::Sdp(_))), "{offered:?}");
+        endpoint
+    }
+
     fn stopped(&self) -> Vec<(RecordingId, StopReason)> {
         let stopped = |message: &ToControl| match message {
             ToControl::Event { event, .. } => match &event.event {
@@ -154,4 +171,20 @@ async fn a_file_that_takes_too_long_is_told_of_before_its_session_is_gone() {
     assert_eq!(desk.answer(destroyed).await, Ok(Reply::Recordings(vec![])));
     assert_eq!(desk.stopped(), [(failed, StopReason::WriteError)]);
     assert_eq!(desk.worker.sessions.len(), 0);
+}
+
+#[tokio::test]
+async fn a_bug_leaves_no_socket_and_no_association_behind() {
+    let mut desk = by_hand();
+    let session = desk.create().await;
+    desk.offer(session, Transport::Webrtc).await;
+    desk.offer(session, Transport::Rtp).await;
+    let Some((browser, _)) = desk.worker.out.sockets.at(0) else {
+        panic!("a socket");
+    };
+    desk.worker.out.handshakes.push(browser, &[22]);
+    assert_eq!(desk.worker.out.handshakes.associations.len(), 1);
+    desk.worker.handle_command(Command::Panic(session));
+    assert!(desk.worker.out.handshakes.associations.is_empty());
+    assert_eq!(desk.worker.out.sockets.len(), 0);
 }
