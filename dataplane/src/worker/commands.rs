@@ -72,6 +72,9 @@ pub(crate) enum Command {
     /// Behave as if a bug showed itself in this session's turn.
     #[cfg(test)]
     Panic(SessionId),
+    /// Behave as if a bug showed itself outside of any session's turn.
+    #[cfg(test)]
+    Die,
 }
 
 /// A part of a worker's sessions.
@@ -121,6 +124,8 @@ impl Worker {
             Command::Recorder { recording, notice } => self.on_recorder(recording, notice),
             Command::EndAll { reason } => self.ending_all = Some(reason),
             Command::Stop => self.stopping = true,
+            #[cfg(test)]
+            Command::Die => panic!("a bug"),
             #[cfg(test)]
             Command::Panic(session) => {
                 if let Ok(key) = self.find_session(session)

@@ -18,6 +18,7 @@ mod timers;
 mod turn;
 
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -27,6 +28,7 @@ use std::time::Duration;
 use rtpbridge_core::session::{EngineConfig, PacketBuffer};
 use rtpbridge_core::time::Moment;
 use rtpbridge_shared::ipc::session::SessionEndReason;
+use tracing::error;
 
 use crate::directory::Directory;
 use crate::handshake::HandshakeService;
@@ -140,8 +142,21 @@ pub(crate) fn spawn(index: u32, shared: Arc<Shared>) -> io::Result<(WorkerHandle
     let worker = Worker::new(index, shared)?;
     let handle = worker.handle.clone();
     let named = std::thread::Builder::new().name(format!("worker-{index}"));
-    let thread = named.spawn(move || worker.run())?;
+    let thread = named.spawn(move || run_or_abort(worker))?;
     Ok((handle, thread))
+}
+
+/// A bug outside of any session's turn leaves nothing to go on with: a worker that is silently gone
+/// would keep its calls without media. So the process ends, and its supervisor starts another.
+fn run_or_abort(worker: Worker) {
+    let index = worker.index;
+    if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+        error!(
+            worker = index,
+            "a bug ended this worker, and so the process"
+        );
+        std::process::abort();
+    }
 }
 
 struct Worker {

@@ -190,3 +190,26 @@ async fn ending_all_sessions_tells_of_each() {
     }
     assert_eq!(fixture.shared.directory.len(), 0);
 }
+
+/// Runs itself again in a process that may die.
+#[tokio::test]
+async fn a_bug_outside_of_any_session_ends_the_process() {
+    const CHILD: &str = "RTPBRIDGE_TEST_DIES";
+    let name = "worker::tests::a_bug_outside_of_any_session_ends_the_process";
+    if std::env::var_os(CHILD).is_some() {
+        let mut fixture = fixture();
+        assert!(fixture.worker.try_send(Command::Die).is_ok());
+        // With the thread gone and the process alive, the parent sees a good end.
+        let thread = fixture.thread.take().expect("a thread");
+        let _ = thread.join();
+        std::process::exit(0);
+    }
+    let child = std::process::Command::new(std::env::current_exe().expect("this program"))
+        .args(["--exact", name])
+        .env(CHILD, "1")
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .status();
+    let signal = std::os::unix::process::ExitStatusExt::signal(&child.expect("runs"));
+    assert_eq!(signal, Some(libc::SIGABRT));
+}
