@@ -1,7 +1,7 @@
 //! The worker's side of DTLS handshakes: datagrams in, datagrams and outcomes out, and the goodbye of
 //! removed endpoints. The handshakes themselves run on their own thread and wake the worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -29,7 +29,8 @@ pub(super) struct Handshakes {
     service: Option<Arc<HandshakeService>>,
     pub(super) associations: HashMap<u64, Association>,
     leaving: HashMap<u64, Leaving>,
-    ready: Arc<Mutex<Vec<u64>>>,
+    /// Longest waiting first.
+    ready: Arc<Mutex<VecDeque<u64>>>,
     waker: Waker,
 }
 
@@ -99,7 +100,7 @@ impl Handshakes {
             let (ready, waker) = (Arc::clone(&self.ready), self.waker.clone());
             let wake: Wake = Arc::new(move || {
                 let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
-                ready.push(socket);
+                ready.push_back(socket);
                 waker.wake();
             });
             service.open(wake)
@@ -109,8 +110,13 @@ impl Handshakes {
 
     fn take_ready(&mut self) -> Vec<u64> {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = ready.len().saturating_sub(MAX_PER_TURN);
-        ready.split_off(kept)
+        let count = ready.len().min(MAX_PER_TURN);
+        let taken = ready.drain(..count).collect();
+        if !ready.is_empty() {
+            // Their own wake-ups are spent.
+            self.waker.wake();
+        }
+        taken
     }
 
     fn poll(&mut self, socket: u64) -> Option<HandshakeOutput> {
@@ -145,7 +151,7 @@ impl Handshakes {
 
     fn requeue(&self, socket: u64) {
         let mut ready = self.ready.lock().unwrap_or_else(PoisonError::into_inner);
-        ready.push(socket);
+        ready.push_back(socket);
         self.waker.wake();
     }
 }
@@ -194,5 +200,31 @@ impl Worker {
             session.handle_handshake(now, endpoint, outcome, out);
         });
         self.after_turn_of(key, unharmed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sys::epoll::Poller;
+
+    #[test]
+    fn whoever_waits_longest_is_next_and_nobody_is_forgotten() {
+        let mut poller = Poller::new().expect("epoll");
+        let waker = Waker::new().expect("eventfd");
+        poller.add(waker.source(), 1).expect("adds");
+        let mut handshakes = Handshakes::new(None, waker.clone());
+        (0..150).for_each(|socket| handshakes.requeue(socket));
+        let mut taken = Vec::new();
+        for _ in 0..3 {
+            let ready = poller.wait(Duration::ZERO).expect("waits");
+            assert_eq!(ready, 1, "woken after {taken:?}");
+            waker.clear();
+            let turn = handshakes.take_ready();
+            assert!(turn.len() <= MAX_PER_TURN);
+            taken.extend(turn);
+        }
+        assert!(taken.into_iter().eq(0..150));
+        assert_eq!(poller.wait(Duration::ZERO).expect("waits"), 0);
     }
 }
