@@ -120,7 +120,7 @@ impl Worker {
     }
 
     /// Reads and handles one datagram; false when there is none.
-    fn receive(&mut self, socket: u64) -> bool {
+    pub(super) fn receive(&mut self, socket: u64) -> bool {
         let Some(entry) = self.out.sockets.get(socket) else {
             return false;
         };
@@ -144,6 +144,7 @@ impl Worker {
         if let Some(kernel_ns) = datagram.kernel_ns {
             arrival.wall = WallTime::from_nanos(kernel_ns);
         }
+        let routed_before = self.out.counters.packets_routed;
         let (buffer, out) = (&mut self.buffer, &mut self.out);
         let unharmed = guarded(&mut slot.session, |session| {
             session.handle_packet(arrival, endpoint, channel, datagram.source, buffer, out);
@@ -151,8 +152,10 @@ impl Worker {
         if sampled && let Some(kernel_ns) = datagram.kernel_ns {
             let begun = self.now.wall.as_nanos();
             self.budget.on_lateness(begun.saturating_sub(kernel_ns));
-            let latency = clock::wall_ns().saturating_sub(kernel_ns);
-            self.forward_latency.observe(latency);
+            if self.out.counters.packets_routed > routed_before {
+                let latency = clock::wall_ns().saturating_sub(kernel_ns);
+                self.forward_latency.observe(latency);
+            }
         }
         if self.received.is_multiple_of(PACKETS_PER_CLOCK) {
             self.read_clocks();

@@ -3,10 +3,11 @@
 use super::*;
 use rtpbridge_shared::id::{EndpointId, RecordingId};
 use rtpbridge_shared::ipc::Event;
-use rtpbridge_shared::ipc::endpoint::{CreateOffer, SrtpOffer};
+use rtpbridge_shared::ipc::endpoint::{CreateFromOffer, CreateOffer, SrtpOffer};
 use rtpbridge_shared::ipc::recording::RecordingStart;
 use rtpbridge_shared::vocab::{Codec, Direction, StopReason, Transport};
 
+use super::super::output::SocketEntry;
 use crate::recorder::writer::Notice;
 
 struct ByHand {
@@ -31,6 +32,15 @@ fn by_hand() -> ByHand {
         number: 0,
         dir,
     }
+}
+
+/// A plain RTP party.
+struct Party {
+    socket: std::net::UdpSocket,
+    to: std::net::SocketAddr,
+    /// The worker's key of the socket at that address.
+    key: u64,
+    sequence: u16,
 }
 
 impl ByHand {
@@ -128,6 +138,55 @@ impl ByHand {
         endpoint
     }
 
+    /// A party with a socket, connected by its offer, and where it is to send.
+    async fn party(&mut self, session: SessionId) -> Party {
+        let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("binds");
+        let port = socket.local_addr().expect("bound").port();
+        let number = self.ask(Request::EndpointCreateFromOffer(CreateFromOffer {
+            session,
+            endpoint: EndpointId::random(),
+            sdp: format!(
+                "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nc=IN IP4 127.0.0.1\r\nt=0 0\r\n\
+                 m=audio {port} RTP/AVP 0\r\n"
+            ),
+            direction: Direction::Sendrecv,
+            transport: None,
+        }));
+        let answered = self.answer(number).await;
+        let Ok(Reply::Sdp(sdp)) = answered else {
+            panic!("{answered:?}");
+        };
+        let port = sdp
+            .split_once("m=audio ")
+            .and_then(|(_, rest)| rest.split_once(' '));
+        let port = port
+            .and_then(|(port, _)| port.parse::<u16>().ok())
+            .expect("a port");
+        let to = std::net::SocketAddr::from(([127, 0, 0, 1], port));
+        let of_party = |(_, entry): &(u64, &SocketEntry)| entry.socket.local() == to;
+        let key = self.worker.out.sockets.iter().find(of_party);
+        let key = key.map(|(key, _)| key).expect("a socket");
+        Party {
+            socket,
+            to,
+            key,
+            sequence: 1,
+        }
+    }
+
+    /// The party sends a packet and the worker receives it.
+    fn say(&mut self, party: &mut Party) {
+        let mut packet = [0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 7, 0xff];
+        packet[2..4].copy_from_slice(&party.sequence.to_be_bytes());
+        party.sequence += 1;
+        party.socket.send_to(&packet, party.to).expect("sent");
+        let deadline = Instant::now() + PATIENCE;
+        while !self.worker.receive(party.key) {
+            assert!(Instant::now() < deadline, "nothing arrives");
+            std::thread::yield_now();
+        }
+    }
+
     fn stopped(&self) -> Vec<(RecordingId, StopReason)> {
         let stopped = |message: &ToControl| match message {
             ToControl::Event { event, .. } => match &event.event {
@@ -187,4 +246,19 @@ async fn a_bug_leaves_no_socket_and_no_association_behind() {
     desk.worker.handle_command(Command::Panic(session));
     assert!(desk.worker.out.handshakes.associations.is_empty());
     assert_eq!(desk.worker.out.sockets.len(), 0);
+}
+
+#[tokio::test]
+async fn forwarding_latency_is_that_of_packets_that_were_forwarded() {
+    let mut desk = by_hand();
+    let session = desk.create().await;
+    let mut talker = desk.party(session).await;
+    // The first datagram of a worker is a sample.
+    desk.say(&mut talker);
+    let observed = |desk: &ByHand| desk.worker.forward_latency.histogram().count;
+    assert_eq!(observed(&desk), 0, "there was nobody to forward it to");
+    let _listener = desk.party(session).await;
+    desk.worker.received = 0;
+    desk.say(&mut talker);
+    assert_eq!(observed(&desk), 1);
 }
