@@ -163,6 +163,7 @@ impl RecordingFile {
         let (whole, outcome) = self.write_batch(&encoded, &ends);
         self.batch.give_back(encoded);
         self.written += whole as u64;
+        self.queue.on_written(whole as u64);
         for (header, _) in &self.held[whole..count] {
             count_lost(&mut self.lost, header.stream);
         }

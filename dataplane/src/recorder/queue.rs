@@ -2,7 +2,7 @@
 //! packets. Pushing never blocks and never allocates; what does not fit is the caller's to count.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use rtrb::{Consumer, Producer, RingBuffer};
 
@@ -39,6 +39,7 @@ pub(crate) struct EntryHeader {
 #[derive(Default)]
 struct Gauge {
     packets: AtomicU32,
+    written: AtomicU64,
     nudged: AtomicBool,
 }
 
@@ -84,6 +85,11 @@ pub(crate) fn queue(packets: usize) -> (QueueSender, QueueReceiver) {
 }
 
 impl QueueSender {
+    /// Packets that the writer has written so far.
+    pub(super) fn written(&self) -> u64 {
+        self.gauge.written.load(Ordering::Relaxed)
+    }
+
     /// Queues `packet`, whose length `header.bytes` must be.
     pub(crate) fn push(&mut self, header: &EntryHeader, packet: &[u8]) -> Pushed {
         if self.gauge.packets.load(Ordering::Acquire) >= self.limit {
@@ -120,6 +126,11 @@ impl QueueReceiver {
         chunk.commit_all();
         self.gauge.packets.fetch_sub(1, Ordering::AcqRel);
         Some(header)
+    }
+
+    /// So many packets more are written.
+    pub(super) fn on_written(&self, packets: u64) {
+        self.gauge.written.fetch_add(packets, Ordering::Relaxed);
     }
 
     /// Lets the sender ask again; call before emptying the queue.

@@ -81,7 +81,8 @@ impl Tap {
         pushed
     }
 
-    /// The account, given what the writer says; with none the file is not closed in time.
+    /// The account, given what the writer says; with none the file is not closed in
+    /// time, and what was written so far counts.
     pub(crate) fn summary(
         &self,
         recording: RecordingId,
@@ -109,7 +110,7 @@ impl Tap {
             recording,
             file_path,
             duration_ms,
-            packets: closed.map_or(0, |closed| closed.packets),
+            packets: closed.map_or_else(|| self.queue.written(), |closed| closed.packets),
             dropped_packets: self.dropped + all_lost,
             reason,
             flushed: closed.is_some_and(|closed| closed.synced),
@@ -161,6 +162,7 @@ fn silent_row(endpoint: EndpointId) -> RecordedStream {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recorder::file::{Pass, RecordingFile};
     use crate::recorder::queue::queue;
     use rtpbridge_core::time::WallTime;
 
@@ -219,5 +221,23 @@ mod tests {
         let first = receiver.pop(&mut Vec::new()).expect("queued");
         assert_eq!((first.endpoint, first.stream), (0, NO_STREAM));
         assert_eq!(receiver.pop(&mut Vec::new()).expect("queued").endpoint, 1);
+    }
+
+    #[test]
+    fn a_file_that_is_not_closed_in_time_counts_what_was_written() {
+        let (sender, receiver) = queue(10);
+        let mut tap = Tap::new(sender, START_NS);
+        let leg = EndpointId::from_bytes([1; 16]);
+        for ms in 0..3 {
+            let kind = RecordKind::Rtcp;
+            tap.push(&frame(leg, ms, &[0x80, 200, 0, 0], kind), 0);
+        }
+        let mut file = RecordingFile::start(tempfile::tempfile().expect("a file"), receiver);
+        let file = file.as_mut().expect("writes its header");
+        assert_eq!(file.pass(Pass::Final).expect("writes"), 3);
+        let id = RecordingId::from_bytes([9; 16]);
+        let path = "/r/a.pcap".to_owned();
+        let summary = tap.summary(id, path, 60, StopReason::WriteError, None);
+        assert_eq!((summary.packets, summary.flushed), (3, false));
     }
 }

@@ -1,12 +1,12 @@
-//! The writer threads: few threads write all files, looking at each at least every 50 ms; one more
-//! waits for the disk when files are closed, so that a slow fsync holds up no other recording.
+//! The writer threads: few threads write all files, looking at each at least every 50 ms; others
+//! wait for the disk when files are closed, so that a slow fsync holds up no other recording.
 //! Workers only send commands and are told by callbacks; nothing here ever makes a worker wait.
 
 use std::fs::File;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::sys::clock;
 
 const PASS_INTERVAL: Duration = Duration::from_millis(50);
 const WRITER_THREADS: usize = 2;
+/// Files that may wait for a slow disk at a time.
+const SYNC_THREADS: usize = 8;
 
 /// What a writer tells the worker that owns the recording.
 #[derive(Debug)]
@@ -76,11 +78,23 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts the threads.
     pub(crate) fn start(directory: RecordingDirectory) -> io::Result<Self> {
+        Self::start_with(directory, File::sync_all)
+    }
+
+    fn start_with<S>(directory: RecordingDirectory, sync: S) -> io::Result<Self>
+    where
+        S: Fn(&File) -> io::Result<()> + Send + Sync + 'static,
+    {
         let directory = Arc::new(directory);
         let packets = Arc::new(AtomicU64::new(0));
         let (closer, closing) = mpsc::channel();
-        let closer_thread = thread::Builder::new().name("recorder-sync".to_owned());
-        let mut threads = vec![closer_thread.spawn(move || run_closer(&closing))?];
+        let (closing, sync) = (Arc::new(Mutex::new(closing)), Arc::new(sync));
+        let mut threads = Vec::new();
+        for index in 0..SYNC_THREADS {
+            let (closing, sync) = (Arc::clone(&closing), Arc::clone(&sync));
+            let named = thread::Builder::new().name(format!("recorder-sync-{index}"));
+            threads.push(named.spawn(move || run_closer(&closing, &*sync))?);
+        }
         let mut writers = Vec::new();
         for index in 0..WRITER_THREADS {
             let (sender, commands) = mpsc::channel();
@@ -294,9 +308,17 @@ fn pass(open: &mut Open, packets: &AtomicU64) {
     }
 }
 
-fn run_closer(closing: &Receiver<Closing>) {
-    for done in closing {
-        let synced = done.file.sync_all();
+/// Takes one file after the other; the lock is held only while there is none.
+fn run_closer(closing: &Mutex<Receiver<Closing>>, sync: impl Fn(&File) -> io::Result<()>) {
+    loop {
+        let next = closing
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .recv();
+        let Ok(done) = next else {
+            return;
+        };
+        let synced = sync(&done.file);
         if let Err(error) = &synced {
             warn!(path = ?done.file_path, %error, "recording not flushed");
         }
@@ -385,5 +407,47 @@ mod tests {
             seen.as_slice(),
             [Notice::Opened(Ok(())), Notice::Closed(_)]
         ));
+    }
+
+    #[test]
+    fn a_file_that_its_disk_does_not_take_holds_up_no_other() {
+        use std::os::unix::fs::MetadataExt;
+        let dir = tempfile::tempdir().expect("a directory");
+        let slow_path = dir.path().join("slow.pcap");
+        let (let_go, stuck) = mpsc::channel::<()>();
+        let (stuck, path) = (Mutex::new(stuck), slow_path.clone());
+        let sync = move |file: &File| {
+            if file.metadata()?.ino() == path.metadata()?.ino() {
+                // Until the test drops its end.
+                let _ = stuck.lock().expect("no panic").recv();
+            }
+            file.sync_all()
+        };
+        let directory = RecordingDirectory::open(dir.path()).0;
+        let recorder = Recorder::start_with(directory, sync).expect("starts");
+        let open = |path: &std::path::Path| {
+            let (notify, notices) = notices();
+            let path = path.to_str().expect("utf-8").to_owned();
+            let key = recorder.open(path, queue(10).1, notify);
+            let opened = notices.recv_timeout(PATIENCE).expect("a notice");
+            assert!(matches!(opened, Notice::Opened(Ok(()))));
+            (key, notices)
+        };
+        let (slow, slow_notices) = open(&slow_path);
+        recorder.close(slow);
+        // On the other writer, and then behind the first on its own.
+        for name in ["other.pcap", "same.pcap"] {
+            let (quick, quick_notices) = open(&dir.path().join(name));
+            recorder.close(quick);
+            let closed = quick_notices.recv_timeout(PATIENCE);
+            assert!(
+                matches!(closed, Ok(Notice::Closed(_))),
+                "{name}: {closed:?}"
+            );
+        }
+        assert!(slow_notices.try_recv().is_err(), "its disk is still busy");
+        drop(let_go);
+        let closed = slow_notices.recv_timeout(PATIENCE);
+        assert!(matches!(closed, Ok(Notice::Closed(_))), "{closed:?}");
     }
 }
