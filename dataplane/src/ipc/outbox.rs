@@ -200,16 +200,14 @@ pub(crate) struct ControllerSlot {
 
 impl ControllerSlot {
     /// Puts another controller in place. Sessions held for the one before are to be released: every
-    /// worker sees that by the [`term`](Self::term).
-    pub(crate) fn install(&self, outbox: Option<Arc<Outbox>>) -> Option<Arc<Outbox>> {
+    /// worker sees that by the [`term`](Self::term), which is given.
+    pub(crate) fn install(&self, outbox: Option<Arc<Outbox>>) -> u64 {
         let mut current = self.lock();
-        let before = mem::replace(&mut *current, outbox);
-        if let Some(before) = &before {
+        if let Some(before) = mem::replace(&mut *current, outbox) {
             let dropped = before.dropped();
             self.dropped_before.fetch_add(dropped, Ordering::Relaxed);
         }
-        self.term.fetch_add(1, Ordering::Release);
-        before
+        self.term.fetch_add(1, Ordering::Release) + 1
     }
 
     /// Grows with every change of controller.
@@ -324,9 +322,11 @@ mod tests {
     fn a_change_of_controller_is_seen_by_its_term() {
         let slot = ControllerSlot::default();
         let term = slot.term();
-        assert!(slot.install(Some(Arc::new(Outbox::new()))).is_none());
-        assert!(slot.term() > term);
-        assert!(slot.install(None).is_some());
+        let next = slot.install(Some(Arc::new(Outbox::new())));
+        assert!(next > term);
+        assert_eq!(slot.term(), next);
+        slot.install(None);
+        assert!(slot.term() > next);
         slot.send(&ToControl::Draining);
         assert!(slot.current().is_none());
     }

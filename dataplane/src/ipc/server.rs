@@ -17,7 +17,7 @@ use rtpbridge_shared::ipc::frame::{self, FrameError, FrameReader};
 use rtpbridge_shared::ipc::hello::Refusal;
 use rtpbridge_shared::ipc::{Hello, PROTOCOL_VERSION, Role, ToControl, ToDataplane};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWriteExt};
 use tokio::time::{self, MissedTickBehavior};
 use tracing::{debug, info, warn};
 
@@ -183,13 +183,14 @@ impl Server {
                     outbox.push(&ToControl::Draining, Class::MustArrive);
                 }
                 let slot = &self.dispatcher.shared.controller;
-                slot.install(Some(Arc::clone(outbox)));
+                let term = slot.install(Some(Arc::clone(outbox)));
                 controller.current = Some(Current {
                     outbox: Arc::clone(outbox),
                     pid: hello.pid,
                     instance: hello.instance,
                 });
                 self.dispatcher.wake_workers();
+                return Ok(term);
             }
         }
         Ok(self.dispatcher.shared.controller.term())
@@ -223,11 +224,11 @@ impl Server {
         }
     }
 
-    async fn read_frames(
+    async fn read_frames<R: AsyncRead + Unpin>(
         &self,
         role: Role,
         term: u64,
-        mut reader: FrameReader<&Stream>,
+        mut reader: FrameReader<R>,
         outbox: &Arc<Outbox>,
     ) -> Result<(), LinkError> {
         loop {
@@ -235,6 +236,10 @@ impl Server {
             let Some(message) = read.map_err(|_| LinkError::Silence)?? else {
                 return Ok(());
             };
+            if outbox.is_closed() {
+                // Whoever was displaced commands no more; what it had sent before is void.
+                return Ok(());
+            }
             match message {
                 ToDataplane::Hello(_) => return Err(LinkError::SecondHello),
                 ToDataplane::Heartbeat => {}
@@ -302,5 +307,64 @@ async fn write_frames(mut stream: &Stream, outbox: &Outbox) -> Result<(), LinkEr
             let written = time::timeout(SILENCE, stream.write_all(chunk)).await;
             written.map_err(|_| LinkError::Silence)??;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rtpbridge_shared::config::{LogFormat, LogLevel};
+    use rtpbridge_shared::id::SessionId;
+    use rtpbridge_shared::ipc::Request;
+    use rtpbridge_shared::ipc::session::SessionCreate;
+    use rtpbridge_shared::logging;
+
+    use super::*;
+    use crate::sys::process::ProcessReader;
+    use crate::worker;
+
+    const CONTROLLER: Role = Role::Controller { take_over: true };
+
+    fn hello() -> Hello {
+        Hello {
+            protocol_version: PROTOCOL_VERSION,
+            program_version: String::new(),
+            role: CONTROLLER,
+            pid: 1,
+            instance: InstanceId::random(),
+        }
+    }
+
+    #[tokio::test]
+    async fn what_a_displaced_controller_had_sent_is_void() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let shared = worker::shared_for_tests(dir.path());
+        let (worker, thread) = worker::spawn(0, Arc::clone(&shared)).expect("spawns");
+        let log = logging::init(LogLevel::Error, LogFormat::Text).expect("the only one");
+        let process = ProcessReader::open().expect("opens");
+        let dispatcher = Dispatcher::new(shared, vec![worker], log, process, Vec::new());
+        let server = Server::new(Arc::new(dispatcher), AllowedUsers::new());
+        let create = |session: SessionId| {
+            let request = Request::SessionCreate(SessionCreate {
+                session,
+                created_at_ms: 0,
+            });
+            let number = 1;
+            let mut bytes = Vec::new();
+            frame::encode(&ToDataplane::Request { number, request }, &mut bytes).expect("encodes");
+            bytes
+        };
+        let outboxes = [(); 2].map(|()| Arc::new(Outbox::new()));
+        let terms = [0, 1].map(|n| server.admit(&hello(), &outboxes[n]).expect("admitted"));
+        assert!(terms[1] > terms[0]);
+        let directory = &server.dispatcher.shared.directory;
+        for (n, sessions) in [(0, 0), (1, 1)] {
+            let bytes = create(SessionId::random());
+            let reader = FrameReader::new(&bytes[..]);
+            let read = server.read_frames(CONTROLLER, terms[n], reader, &outboxes[n]);
+            assert!(read.await.is_ok());
+            assert_eq!(directory.len(), sessions, "controller {n}");
+        }
+        let stopped = server.dispatcher.workers[0].try_send(worker::Command::Stop);
+        assert!(stopped.is_ok() && thread.join().is_ok());
     }
 }

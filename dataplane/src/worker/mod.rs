@@ -230,3 +230,5 @@ impl Worker {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub(crate) use tests::shared as shared_for_tests;

@@ -22,7 +22,8 @@ struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-fn shared(recordings: &std::path::Path) -> Arc<Shared> {
+/// With ports on 127.0.0.1.
+pub(crate) fn shared(recordings: &std::path::Path) -> Arc<Shared> {
     let recordings = RecordingDirectory::open(recordings).0;
     let local = std::net::IpAddr::from([127, 0, 0, 1]);
     let handshakes = Arc::new(HandshakeService::start().expect("starts"));
