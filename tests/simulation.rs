@@ -10,8 +10,8 @@ use rand::{Rng, RngCore, SeedableRng};
 use rtpbridge_core::entropy::Entropy;
 use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
-    Channel, Counters, EndpointKey, EndpointSockets, EngineConfig, LocalSocket, Outbox,
-    PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
+    Channel, Counters, EndedRecording, EndpointKey, EndpointSockets, EngineConfig, LocalSocket,
+    Outbox, PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
 };
 use rtpbridge_core::time::{Instant, Moment, WallTime};
 use rtpbridge_shared::id::{EndpointId, SessionId};
@@ -52,6 +52,8 @@ impl Outbox for Wire {
     fn event(&mut self, event: NumberedEvent, _: bool) {
         self.events.push(event.event);
     }
+    fn recordings_ended(&mut self, _: Vec<EndedRecording>) {}
+
     fn end(&mut self, _: SessionEndReason) {}
     fn handshake(&mut self, _: SocketKey, _: &[u8]) {}
     fn start_handshake(&mut self, _: SocketKey, _: DtlsRole, _: Vec<Fingerprint>) {}

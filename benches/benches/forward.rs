@@ -8,8 +8,8 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use rtpbridge_core::entropy::Entropy;
 use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
-    Channel, Counters, EndpointKey, EndpointSockets, EngineConfig, LocalSocket, Outbox,
-    PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
+    Channel, Counters, EndedRecording, EndpointKey, EndpointSockets, EngineConfig, LocalSocket,
+    Outbox, PacketBuffer, RecordFrame, RecordingKey, Session, SocketKey,
 };
 use rtpbridge_core::time::{Instant, Moment, WallTime};
 use rtpbridge_shared::id::{EndpointId, SessionId};
@@ -35,6 +35,8 @@ impl Outbox for Sink {
     fn record_leg(&mut self, _: RecordingKey, _: EndpointId) {}
 
     fn event(&mut self, _: NumberedEvent, _: bool) {}
+
+    fn recordings_ended(&mut self, _: Vec<EndedRecording>) {}
 
     fn end(&mut self, _: SessionEndReason) {}
 

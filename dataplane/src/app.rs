@@ -17,6 +17,7 @@ use rtpbridge_shared::runtime_dir;
 use thiserror::Error;
 use tracing::{info, warn};
 
+use crate::decoder::{DecoderPool, MediaDirectory};
 use crate::directory::Directory;
 use crate::handshake::{HandshakeError, HandshakeService};
 use crate::ipc::dispatch::Dispatcher;
@@ -29,7 +30,7 @@ use crate::recorder::writer::Recorder;
 use crate::sandbox::{self, Needs};
 use crate::shutdown::{self, Ended};
 use crate::sys::process::{ProcessReader, raise_file_limit};
-use crate::worker::{self, Command, Settings, Shared, WorkerHandle};
+use crate::worker::{self, Command, Files, Settings, Shared, WorkerHandle};
 
 /// Descriptors that are not sockets of calls.
 const OWN_DESCRIPTORS: u64 = 200;
@@ -75,6 +76,7 @@ pub(crate) fn run(config: Config, log: LogHandle, no_sandbox: bool) -> Result<()
     if let Err(error) = runtime_dir::create_private(&config.cache_dir) {
         info!(%error, "cache_dir is left to control");
     }
+    let files = open_files(&config);
     let worker_count = config.worker_count().get();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -83,7 +85,7 @@ pub(crate) fn run(config: Config, log: LogHandle, no_sandbox: bool) -> Result<()
 
     let recorder = Arc::new(Recorder::start(directory)?);
     let handshakes = Arc::new(HandshakeService::start()?);
-    let shared = Arc::new(share(&config, recorder, handshakes));
+    let shared = Arc::new(share(&config, recorder, handshakes, files));
     let (workers, threads) = start_workers(worker_count, &shared)?;
     let dispatcher = Dispatcher::new(shared, workers.clone(), log, process, sandbox);
     let dispatcher = Arc::new(dispatcher);
@@ -180,7 +182,27 @@ fn confine(config: &Config, no_sandbox: bool) -> Vec<sandbox::Line> {
     lines
 }
 
-fn share(config: &Config, recorder: Arc<Recorder>, handshakes: Arc<HandshakeService>) -> Shared {
+fn open_files(config: &Config) -> Files {
+    let media = MediaDirectory::open(config.media_dir.as_deref());
+    let cache = MediaDirectory::open(Some(&config.cache_dir));
+    for (directory, name) in [(&media, "media_dir"), (&cache, "cache_dir")] {
+        if let Some(problem) = directory.problem() {
+            warn!(problem, "{name} cannot be used");
+        }
+    }
+    Files {
+        pool: DecoderPool::new(),
+        media: Arc::new(media),
+        cache: Arc::new(cache),
+    }
+}
+
+fn share(
+    config: &Config,
+    recorder: Arc<Recorder>,
+    handshakes: Arc<HandshakeService>,
+    files: Files,
+) -> Shared {
     let range = (config.rtp_port_range.start(), config.rtp_port_range.end());
     let webrtc = config.webrtc_port_range.map(|r| (r.start(), r.end()));
     let addresses = config.media_ip.iter().collect();
@@ -189,6 +211,7 @@ fn share(config: &Config, recorder: Arc<Recorder>, handshakes: Arc<HandshakeServ
         controller: ControllerSlot::default(),
         ports: Ports::new(addresses, range, webrtc, config.media_dscp, rand::random),
         recorder,
+        files,
         engine: Arc::new(engine_config(config, handshakes.fingerprint().clone())),
         handshakes: Some(handshakes),
         settings: Settings {

@@ -2,8 +2,6 @@
 //! not start or had to give up sessions, 2 wrong configuration or arguments.
 
 mod app;
-// File endpoints play from it.
-#[allow(dead_code)]
 mod decoder;
 mod directory;
 mod handshake;

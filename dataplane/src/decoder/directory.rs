@@ -22,6 +22,9 @@ pub(crate) enum OpenError {
     /// There is no such directory in the configuration.
     #[error("local files are disabled: media_dir is not set")]
     Disabled,
+    /// The directory itself could not be opened when the process started.
+    #[error("the directory of the file cannot be used: {0}")]
+    Unusable(String),
     /// Empty, too long or with a NUL.
     #[error("source is not a usable path")]
     Malformed,
@@ -38,22 +41,38 @@ pub(crate) enum OpenError {
 
 /// `media_dir` or `cache_dir`, held open.
 pub(crate) struct MediaDirectory {
+    root: Result<Root, Absence>,
+}
+
+struct Root {
     path: PathBuf,
     canonical: PathBuf,
     handle: OwnedFd,
 }
 
+/// Why there is no directory.
+enum Absence {
+    NotConfigured,
+    Unusable(String),
+}
+
 impl MediaDirectory {
-    /// Opens the directory.
-    pub(crate) fn open(path: &Path) -> Result<Self, OpenError> {
-        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
-        let handle = open(path, flags, Mode::empty()).map_err(io::Error::from)?;
-        let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
-        Ok(Self {
-            path: path.to_owned(),
-            canonical,
-            handle,
-        })
+    /// Opens the directory, before the sandbox closes. One that cannot be opened has no files, and
+    /// neither has none; both say why whenever a file is wanted.
+    pub(crate) fn open(path: Option<&Path>) -> Self {
+        let root = path.ok_or(Absence::NotConfigured).and_then(|path| {
+            let unusable = |error: io::Error| Absence::Unusable(error.to_string());
+            Root::open(path).map_err(unusable)
+        });
+        Self { root }
+    }
+
+    /// Why no file of it can be opened, although it was configured.
+    pub(crate) fn problem(&self) -> Option<&str> {
+        match &self.root {
+            Err(Absence::Unusable(problem)) => Some(problem),
+            Err(Absence::NotConfigured) | Ok(_) => None,
+        }
     }
 
     /// Opens a file beneath it, named absolutely or from the directory on.
@@ -61,11 +80,16 @@ impl MediaDirectory {
         if source.is_empty() || source.len() > MAX_PATH_BYTES || source.contains('\0') {
             return Err(OpenError::Malformed);
         }
+        let root = match &self.root {
+            Ok(root) => root,
+            Err(Absence::NotConfigured) => return Err(OpenError::Disabled),
+            Err(Absence::Unusable(problem)) => return Err(OpenError::Unusable(problem.clone())),
+        };
         let source = Path::new(source);
         let relative = if source.is_absolute() {
             source
-                .strip_prefix(&self.path)
-                .or_else(|_| source.strip_prefix(&self.canonical))
+                .strip_prefix(&root.path)
+                .or_else(|_| source.strip_prefix(&root.canonical))
                 .map_err(|_| OpenError::Outside)?
         } else {
             source
@@ -74,7 +98,7 @@ impl MediaDirectory {
             .flags(OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)
             .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
         for _ in 0..MAX_TRIES {
-            match openat2(&self.handle, relative, how) {
+            match openat2(&root.handle, relative, how) {
                 Ok(fd) => return regular(File::from(fd)),
                 Err(Errno::EAGAIN | Errno::EINTR) => {}
                 Err(Errno::EXDEV | Errno::ELOOP) => return Err(OpenError::Outside),
@@ -84,6 +108,19 @@ impl MediaDirectory {
             }
         }
         Err(OpenError::Io(Errno::EAGAIN.into()))
+    }
+}
+
+impl Root {
+    fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        let handle = open(path, flags, Mode::empty())?;
+        let canonical = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+        Ok(Self {
+            path: path.to_owned(),
+            canonical,
+            handle,
+        })
     }
 }
 
@@ -115,7 +152,7 @@ mod tests {
         symlink("../secret", media.join("outside")).expect("symlink");
         symlink("/etc/passwd", media.join("absolute")).expect("symlink");
         mkfifo(&media.join("fifo"), Mode::S_IRWXU).expect("mkfifo");
-        let directory = MediaDirectory::open(&media).expect("opens");
+        let directory = MediaDirectory::open(Some(&media));
         let absolute = media.join("sub/a.wav");
         for good in [
             "sub/a.wav",
@@ -149,6 +186,10 @@ mod tests {
             directory.open_file("missing"),
             Err(OpenError::Io(_))
         ));
+        let unset = MediaDirectory::open(None);
+        assert!(matches!(unset.open_file("a"), Err(OpenError::Disabled)));
+        let gone = MediaDirectory::open(Some(&media.join("gone")));
+        assert!(matches!(gone.open_file("a"), Err(OpenError::Unusable(_))));
         assert!(matches!(directory.open_file(""), Err(OpenError::Malformed)));
         assert!(matches!(
             directory.open_file("a\0b"),

@@ -73,6 +73,11 @@ impl Job {
         Ok(job)
     }
 
+    /// What it fills.
+    pub(super) fn ring(&self) -> &Arc<Ring> {
+        &self.ring
+    }
+
     /// Fills the ring for a while. A decoder that panics costs this playback.
     pub(super) fn run(&mut self) -> Next {
         // Besides this job, only feeds hold the ring.

@@ -14,11 +14,8 @@ mod pool;
 mod ring;
 mod stream;
 
-#[allow(unused_imports)]
 pub(crate) use self::directory::{MediaDirectory, OpenError};
-#[allow(unused_imports)]
 pub(crate) use self::pool::{DecoderPool, PlayError, PlayRequest};
-#[allow(unused_imports)]
 pub(crate) use self::ring::FileFeed;
 
 #[cfg(test)]

@@ -2,8 +2,9 @@
 //! bound; a thread with nothing to do for ten seconds goes.
 
 use std::cmp::Ordering;
-use std::collections::{BinaryHeap, HashMap};
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 use std::fs::File;
+use std::sync::atomic::{AtomicU64, Ordering as Atomic};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -68,11 +69,12 @@ impl Wake {
 struct Inner {
     queue: Mutex<Queue>,
     changed: Condvar,
+    decodes: AtomicU64,
 }
 
 #[derive(Default)]
 struct Queue {
-    openings: Vec<Opening>,
+    openings: VecDeque<Opening>,
     jobs: BinaryHeap<Due>,
     shared: HashMap<PlayRequest, Shared>,
     threads: usize,
@@ -82,7 +84,15 @@ struct Queue {
     closed: bool,
 }
 
-struct Opening {
+/// Somebody who waits for a feed.
+enum Opening {
+    /// A file is to be opened.
+    New(New),
+    /// A decode runs already.
+    Join(FileFeed, Reply),
+}
+
+struct New {
     request: PlayRequest,
     open: Opener,
     reply: Reply,
@@ -132,14 +142,15 @@ impl DecoderPool {
         let inner = Inner {
             queue: Mutex::default(),
             changed: Condvar::new(),
+            decodes: AtomicU64::new(0),
         };
         Self {
             inner: Arc::new(inner),
         }
     }
 
-    /// Opens and probes a file on a thread of the pool and calls `reply` there, once sound is known
-    /// to come. `open` may block.
+    /// Opens and probes a file on a thread of the pool and calls `reply`, once sound is known to
+    /// come; always on a thread of the pool, never from here. `open` may block.
     pub(crate) fn play(
         &self,
         request: PlayRequest,
@@ -156,8 +167,9 @@ impl DecoderPool {
                 }
                 Some(Shared::Playing(ring)) => {
                     if let Some(ring) = ring.upgrade().filter(|ring| !ring.is_over()) {
-                        drop(queue);
-                        return reply(Ok(FileFeed::new(ring, self.wake())));
+                        let feed = FileFeed::new(ring, Wake(Arc::downgrade(&self.inner)));
+                        queue.openings.push_back(Opening::Join(feed, reply));
+                        return self.inner.clone().make_sure_someone_works(queue);
                     }
                 }
                 None => {}
@@ -166,21 +178,23 @@ impl DecoderPool {
                 .shared
                 .insert(request.clone(), Shared::Opening(Vec::new()));
         }
-        queue.openings.push(Opening {
+        queue.openings.push_back(Opening::New(New {
             request,
             open: Box::new(open),
             reply,
-        });
+        }));
         self.inner.clone().make_sure_someone_works(queue);
     }
 
-    /// Decodes that run, for tests and statistics.
-    pub(crate) fn decode_count(&self) -> usize {
-        self.inner.lock().jobs.len()
+    /// Decodes begun since the start.
+    pub(crate) fn decodes_begun(&self) -> u64 {
+        self.inner.decodes.load(Atomic::Relaxed)
     }
 
-    fn wake(&self) -> Wake {
-        Wake(Arc::downgrade(&self.inner))
+    /// Decodes that wait for their next turn.
+    #[cfg(test)]
+    pub(crate) fn decode_count(&self) -> usize {
+        self.inner.lock().jobs.len()
     }
 }
 
@@ -218,13 +232,15 @@ impl Inner {
     fn work(self: Arc<Self>) {
         while let Some(work) = self.next_work() {
             match work {
-                Work::Open(opening) => self.clone().open(opening),
+                Work::Open(Opening::New(new)) => self.clone().open(new),
+                Work::Open(Opening::Join(feed, reply)) => reply(Ok(feed)),
                 Work::Run(mut job) => {
-                    let next = job.run();
-                    let after = match next {
+                    let after = match job.run() {
                         Next::Now => Duration::ZERO,
                         Next::After(after) => after,
-                        Next::Never => continue,
+                        Next::Never if self.lock().forget(job.ring()) => continue,
+                        // Somebody joined in the last moment.
+                        Next::Never => Duration::ZERO,
                     };
                     self.lock().jobs.push(Due {
                         at: Instant::now() + after,
@@ -271,12 +287,12 @@ impl Inner {
         }
     }
 
-    fn open(self: Arc<Self>, opening: Opening) {
-        let Opening {
+    fn open(self: Arc<Self>, new: New) {
+        let New {
             request,
             open,
             reply,
-        } = opening;
+        } = new;
         let ring = Arc::new(Ring::new());
         let begun = begin(&request, open, &ring);
         let mut queue = self.lock();
@@ -298,6 +314,7 @@ impl Inner {
         let feed = || FileFeed::new(ring.clone(), Wake(Arc::downgrade(&self)));
         match begun {
             Ok(job) => {
+                self.decodes.fetch_add(1, Atomic::Relaxed);
                 let feeds: Vec<_> = waiting.into_iter().map(|reply| (reply, feed())).collect();
                 let first = feed();
                 // Before the reply, so that the ring has listeners whenever the job looks.
@@ -323,8 +340,8 @@ impl Inner {
 
 impl Queue {
     fn take_due(&mut self, now: Instant) -> Option<Work> {
-        if !self.openings.is_empty() {
-            return Some(Work::Open(self.openings.remove(0)));
+        if let Some(opening) = self.openings.pop_front() {
+            return Some(Work::Open(opening));
         }
         self.jobs.peek().filter(|due| due.at <= now)?;
         self.jobs.pop().map(|due| Work::Run(due.job))
@@ -332,6 +349,18 @@ impl Queue {
 
     fn has_due(&self, now: Instant) -> bool {
         !self.openings.is_empty() || self.jobs.peek().is_some_and(|due| due.at <= now)
+    }
+
+    /// Lets nobody join a decode that ends; false when somebody has.
+    fn forget(&mut self, ended: &Arc<Ring>) -> bool {
+        if !ended.is_over() && Arc::strong_count(ended) > 1 {
+            return false;
+        }
+        self.shared.retain(|_, shared| match shared {
+            Shared::Playing(ring) => !std::ptr::eq(ring.as_ptr(), Arc::as_ptr(ended)),
+            Shared::Opening(_) => true,
+        });
+        true
     }
 
     fn forget_ended(&mut self) {

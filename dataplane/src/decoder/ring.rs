@@ -10,6 +10,8 @@ use std::sync::{Arc, OnceLock};
 
 use rtpbridge_core::playback::{FeedProgress, PcmFeed};
 
+use uuid::Uuid;
+
 use super::pool::Wake;
 
 /// 1.37 s; a power of two.
@@ -27,6 +29,7 @@ const FAILED: u8 = 2;
 
 /// What writer and readers share.
 pub(super) struct Ring {
+    id: Uuid,
     samples: Box<[AtomicI16]>,
     /// Samples written since the beginning.
     written: AtomicU64,
@@ -47,6 +50,7 @@ const SEEK_POSITION: u64 = (1 << 48) - 1;
 impl Ring {
     pub(super) fn new() -> Self {
         Self {
+            id: Uuid::new_v4(),
             samples: (0..CAPACITY).map(|_| AtomicI16::new(0)).collect(),
             written: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
@@ -143,9 +147,9 @@ impl FileFeed {
         }
     }
 
-    /// Why decoding failed, once it has.
-    pub(crate) fn error(&self) -> Option<&str> {
-        self.ring.error.get().map(String::as_str)
+    /// Names the decode; the same for all who share it.
+    pub(crate) fn playback_id(&self) -> Uuid {
+        self.ring.id
     }
 
     /// Whether the samples of the latest seek are there, and since where.
@@ -165,6 +169,10 @@ impl FileFeed {
 
 impl PcmFeed for FileFeed {
     fn progress(&self) -> FeedProgress {
+        if self.ring.phase.load(Ordering::Acquire) == FAILED {
+            // Also when a seek was asked for, which nobody will answer any more.
+            return FeedProgress::Failed;
+        }
         let Some(position) = self.settled() else {
             return FeedProgress::Priming;
         };
@@ -218,5 +226,9 @@ impl PcmFeed for FileFeed {
         self.primed.set(false);
         self.ring.seek_wanted.store(wanted, Ordering::Release);
         self.wake.notify();
+    }
+
+    fn failure(&self) -> Option<String> {
+        self.ring.error.get().cloned()
     }
 }

@@ -171,7 +171,7 @@ fn compressed_formats_play_at_pitch_and_length() {
     for (name, bytes) in FIXTURES {
         let mut feed = play(&pool, request(), bytes).expect(name);
         let (pcm, end) = drain(&mut feed);
-        assert_eq!(end, FeedProgress::Ended, "{name}: {:?}", feed.error());
+        assert_eq!(end, FeedProgress::Ended, "{name}: {:?}", feed.failure());
         assert_tone(&pcm, 1.0, name);
     }
 }

@@ -256,6 +256,11 @@ impl Dispatcher {
         let totals = self.totals().await;
         let mut report = worker::merge(&totals);
         report.packets_recorded = self.shared.recorder.packets_written();
+        report.extra_counters.push((
+            "file_decodes".to_owned(),
+            "Decodes of files begun; endpoints that share one count once".to_owned(),
+            self.shared.files.pool.decodes_begun(),
+        ));
         report.events_dropped += self.shared.controller.dropped();
         let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         report.process = process.report();

@@ -9,6 +9,7 @@ use tokio::sync::oneshot;
 
 use super::Worker;
 use super::output::Output;
+use super::playback::Opened;
 use super::recordings::After;
 use super::report::WorkerTotals;
 use super::turn::guarded;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
         /// The news.
         notice: Notice,
     },
+    /// A file was opened, or could not be.
+    FileOpened(Box<Opened>),
     /// End all sessions in good order.
     EndAll {
         /// What control is told.
@@ -122,6 +125,7 @@ impl Worker {
             Command::Snapshot { from, reply } => drop(reply.send(self.snapshot_page(from))),
             Command::Report { reply } => drop(reply.send(Box::new(self.totals()))),
             Command::Recorder { recording, notice } => self.on_recorder(recording, notice),
+            Command::FileOpened(opened) => self.on_file_opened(*opened),
             Command::EndAll { reason } => self.ending_all = Some(reason),
             Command::Stop => self.stopping = true,
             #[cfg(test)]
@@ -176,6 +180,8 @@ impl Worker {
             }
             Request::EndpointRemove { endpoint, .. } => self.remove_endpoint(key, endpoint, ticket),
             Request::RecordingStart(start) => self.start_recording(key, start, ticket),
+            Request::FileCreate(create) => self.create_file(key, create, ticket),
+            Request::FileFetched(fetched) => self.on_fetched(key, fetched, ticket),
             Request::RecordingStop { recording, .. } => self.stop_recording(key, recording, ticket),
             Request::EndpointCreateFromOffer(offer) => {
                 let prepare = |session: &Session| session.prepare_from_offer(&offer);
@@ -223,7 +229,7 @@ impl Worker {
         prepared
     }
 
-    fn finish_request(
+    pub(super) fn finish_request(
         &mut self,
         key: u64,
         ticket: Ticket,
@@ -340,6 +346,9 @@ fn apply(
         }
         Request::DtmfInject(r) => session.dtmf_inject(now, r, out).map(done),
         Request::DtmfSetSensitive(r) => session.dtmf_set_sensitive(now, r).map(done),
+        Request::FileSeek(r) => session.file_seek(now, r).map(done),
+        Request::FilePause { endpoint, .. } => session.file_pause(now, *endpoint, out).map(done),
+        Request::FileResume { endpoint, .. } => session.file_resume(now, *endpoint, out).map(done),
         Request::StatsSubscribe(r) => session.stats_subscribe(now, r).map(done),
         Request::StatsUnsubscribe { .. } => {
             session.stats_unsubscribe(now);

@@ -10,6 +10,7 @@ mod commands;
 mod endpoints;
 mod handshakes;
 mod output;
+mod playback;
 mod recordings;
 mod report;
 mod sessions;
@@ -30,6 +31,7 @@ use rtpbridge_core::time::Moment;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 use tracing::error;
 
+use crate::decoder::{DecoderPool, MediaDirectory};
 use crate::directory::Directory;
 use crate::handshake::HandshakeService;
 use crate::ipc::outbox::ControllerSlot;
@@ -63,12 +65,24 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     /// The writer threads.
     pub(crate) recorder: Arc<Recorder>,
+    /// Opens and decodes files.
+    pub(crate) files: Files,
     /// Runs DTLS handshakes; without it there is no WebRTC.
     pub(crate) handshakes: Option<Arc<HandshakeService>>,
     /// Settings of the engine.
     pub(crate) engine: Arc<EngineConfig>,
     /// Settings of the shell.
     pub(crate) settings: Settings,
+}
+
+/// Where files come from.
+pub(crate) struct Files {
+    /// Opens and decodes them.
+    pub(crate) pool: DecoderPool,
+    /// `media_dir`
+    pub(crate) media: Arc<MediaDirectory>,
+    /// `cache_dir`
+    pub(crate) cache: Arc<MediaDirectory>,
 }
 
 /// Settings of the shell itself.

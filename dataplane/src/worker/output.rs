@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
-    Channel, Counters, EndpointKey, Outbox, RecordFrame, RecordingKey, SocketKey,
+    Channel, Counters, EndedRecording, EndpointKey, Outbox, RecordFrame, RecordingKey, SocketKey,
 };
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::NumberedEvent;
@@ -45,6 +45,8 @@ pub(super) struct Output {
     pub(super) recording_dropped: u64,
     /// Events of the session whose turn it is.
     pub(super) events: Vec<NumberedEvent>,
+    /// Recordings of that session whose legs went by themselves.
+    pub(super) ended_recordings: Vec<RecordingKey>,
     /// Set when that session wants to end.
     pub(super) ended: Option<SessionEndReason>,
     /// Monotonic time of the turn.
@@ -62,6 +64,7 @@ impl Output {
             send_errors: 0,
             recording_dropped: 0,
             events: Vec::new(),
+            ended_recordings: Vec::new(),
             ended: None,
             now_ns: 0,
             recorder,
@@ -71,7 +74,16 @@ impl Output {
 
     /// Whether the session left something for the worker to do.
     pub(super) fn is_idle(&self) -> bool {
-        self.events.is_empty() && self.ended.is_none()
+        self.events.is_empty() && self.ended_recordings.is_empty() && self.ended.is_none()
+    }
+}
+
+impl Output {
+    /// Drops what a session left that is gone.
+    pub(super) fn forget_turn(&mut self) {
+        self.events.clear();
+        self.ended_recordings.clear();
+        self.ended = None;
     }
 }
 
@@ -105,6 +117,11 @@ impl Outbox for Output {
 
     fn event(&mut self, event: NumberedEvent, _held: bool) {
         self.events.push(event);
+    }
+
+    fn recordings_ended(&mut self, ended: Vec<EndedRecording>) {
+        let keys = ended.iter().map(|ended| ended.key);
+        self.ended_recordings.extend(keys);
     }
 
     fn end(&mut self, reason: SessionEndReason) {

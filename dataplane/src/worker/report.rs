@@ -98,6 +98,11 @@ pub(crate) fn merge(workers: &[Box<WorkerTotals>]) -> MetricsReport {
             sum(|w| w.counters.rtcp_sent),
         ),
         (
+            "file_underruns",
+            "Frames of files played as silence because the decoder was late",
+            sum(|w| w.counters.file_underruns),
+        ),
+        (
             "send_errors",
             "Datagrams that the system did not take",
             sum(|w| w.send_errors),

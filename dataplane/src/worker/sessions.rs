@@ -85,15 +85,20 @@ impl Worker {
     pub(super) fn send_events(&mut self, key: u64) {
         self.send_counts(key);
         let Some(slot) = self.sessions.get(key) else {
-            self.out.events.clear();
-            self.out.ended = None;
+            self.out.forget_turn();
             return;
         };
         for event in self.out.events.drain(..) {
             self.shared.controller.send_event(slot.id, event);
         }
-        if let Some(reason) = self.out.ended.take()
-            && !slot.closing
+        let (ended, closing) = (self.out.ended.take(), slot.closing);
+        let legless = std::mem::take(&mut self.out.ended_recordings);
+        if !legless.is_empty() {
+            let legless = legless.iter().map(|key| key.0).collect();
+            self.stop_recordings(key, legless, StopReason::EndpointRemoved, After::Nothing);
+        }
+        if let Some(reason) = ended
+            && !closing
         {
             self.close_session(key, After::Ended(key, reason));
         }
@@ -152,8 +157,7 @@ impl Worker {
 
     /// A bug ended this session: what belongs to it is found without asking it.
     pub(super) fn on_panic(&mut self, key: u64) {
-        self.out.events.clear();
-        self.out.ended = None;
+        self.out.forget_turn();
         let Some(slot) = self.sessions.get(key) else {
             return;
         };

@@ -32,6 +32,11 @@ pub(crate) fn shared(recordings: &std::path::Path) -> Arc<Shared> {
         controller: ControllerSlot::default(),
         ports: Ports::new(vec![local], (20_000, 29_999), None, 0, rand::random),
         recorder: Arc::new(Recorder::start(recordings).expect("starts")),
+        files: Files {
+            pool: DecoderPool::new(),
+            media: Arc::new(MediaDirectory::open(None)),
+            cache: Arc::new(MediaDirectory::open(None)),
+        },
         engine: Arc::new(EngineConfig {
             media_ip: vec![local],
             fingerprint: Some(handshakes.fingerprint().clone()),

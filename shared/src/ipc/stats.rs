@@ -32,7 +32,7 @@ pub struct StatsRow {
 }
 
 /// What came from the party.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct InboundStats {
     /// RTP packets.
     pub packets: u64,
@@ -47,7 +47,7 @@ pub struct InboundStats {
 }
 
 /// What went to the party.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Default, Debug, Serialize, Deserialize)]
 pub struct OutboundStats {
     /// RTP packets.
     pub packets: u64,

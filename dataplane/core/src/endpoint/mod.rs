@@ -1,6 +1,7 @@
 //! Endpoints of a session. The only place that matches on their kind: a new kind is a new file, one
 //! variant of [`Kind`] and one arm in each match here.
 
+mod file;
 mod latching;
 mod leg;
 mod rtp;
@@ -9,9 +10,11 @@ mod webrtc;
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::session::EndpointDetails;
-use rtpbridge_shared::ipc::stats::StatsRow;
+use rtpbridge_shared::ipc::stats::{InboundStats, OutboundStats, StatsRow};
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
+pub(crate) use self::file::FileEndpoint;
+pub use self::file::{OpenedFile, PlayOrder};
 pub(crate) use self::leg::{Content, Heard, Inbound, Keys, MediaLeg, Path, Sinks, TimedOut};
 pub(crate) use self::rtp::negotiation::Birth;
 pub(crate) use self::rtp::{OfferPlan, RtpEndpoint, prepare_answer, prepare_offer};
@@ -38,6 +41,7 @@ pub(crate) struct States {
 enum Kind {
     Rtp(Box<RtpEndpoint>),
     Webrtc(Box<WebrtcEndpoint>),
+    File(Box<FileEndpoint>),
 }
 
 impl Endpoint {
@@ -57,6 +61,14 @@ impl Endpoint {
         }
     }
 
+    pub(crate) fn file(id: EndpointId, endpoint: FileEndpoint) -> Self {
+        Self {
+            id,
+            direction_override: None,
+            kind: Kind::File(Box::new(endpoint)),
+        }
+    }
+
     pub(crate) fn id(&self) -> EndpointId {
         self.id
     }
@@ -65,6 +77,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(_) => EndpointType::Rtp,
             Kind::Webrtc(_) => EndpointType::Webrtc,
+            Kind::File(_) => EndpointType::File,
         }
     }
 
@@ -72,6 +85,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.state(),
             Kind::Webrtc(webrtc) => webrtc.state(),
+            Kind::File(file) => file.state(),
         }
     }
 
@@ -80,6 +94,7 @@ impl Endpoint {
         let negotiated = match &self.kind {
             Kind::Rtp(rtp) => rtp.negotiated_direction(),
             Kind::Webrtc(webrtc) => webrtc.negotiated_direction(),
+            Kind::File(_) => Direction::Sendonly,
         };
         self.direction_override.unwrap_or(negotiated)
     }
@@ -95,6 +110,7 @@ impl Endpoint {
                 media: webrtc.socket(),
                 rtcp: None,
             }),
+            Kind::File(_) => None,
         }
     }
 
@@ -131,7 +147,9 @@ impl Endpoint {
         let remote = match &self.kind {
             Kind::Rtp(rtp) => rtp.remote_address(),
             Kind::Webrtc(webrtc) => webrtc.remote_address(),
+            Kind::File(_) => None,
         };
+        let file = self.file_part();
         EndpointDetails {
             endpoint: self.id,
             endpoint_type: self.endpoint_type(),
@@ -140,22 +158,19 @@ impl Endpoint {
             codec: self.sending_codec(),
             local_rtp_addr: self.sockets().map(|sockets| sockets.media.local),
             remote_rtp_addr: remote,
-            shared_playback_id: None,
-            pending_fetch: None,
-            cache_file: None,
+            shared_playback_id: file.and_then(|file| file.shared_playback_id().map(str::to_owned)),
+            pending_fetch: file.and_then(|file| file.pending_fetch().cloned()),
+            cache_file: file.and_then(|file| file.cache_file().map(str::to_owned)),
         }
     }
 
     pub(crate) fn stats_row(&self, now: Instant) -> StatsRow {
-        let leg = match &self.kind {
-            Kind::Rtp(rtp) => &rtp.leg,
-            Kind::Webrtc(webrtc) => &webrtc.leg,
-        };
-        let round_trip = leg.control.round_trip();
+        let leg = self.leg();
+        let round_trip = leg.and_then(|leg| leg.control.round_trip());
         StatsRow {
             endpoint_id: self.id,
-            inbound: leg.inbound_stats(now),
-            outbound: leg.outbound_stats(),
+            inbound: leg.map_or_else(InboundStats::default, |leg| leg.inbound_stats(now)),
+            outbound: leg.map_or_else(OutboundStats::default, MediaLeg::outbound_stats),
             rtt_ms: round_trip.map(|time| time.as_secs_f64() * 1000.0),
             codec: self
                 .sending_codec()
@@ -175,6 +190,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_packet(arrival, channel, source, buffer, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_packet(arrival, source, buffer, sinks),
+            Kind::File(_) => Heard::default(),
         }
     }
 
@@ -182,6 +198,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.next_timeout(),
             Kind::Webrtc(webrtc) => webrtc.next_timeout(),
+            Kind::File(file) => file.next_timeout(),
         }
     }
 
@@ -194,6 +211,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_timeout(entropy, now, sinks),
+            Kind::File(_) => TimedOut::default(),
         }
     }
 
@@ -201,6 +219,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.on_removed(now, sinks),
             Kind::Webrtc(webrtc) => webrtc.on_removed(now, sinks),
+            Kind::File(_) => {}
         }
     }
 
@@ -209,6 +228,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.media_path(),
             Kind::Webrtc(webrtc) => webrtc.media_path(),
+            Kind::File(_) => None,
         }
     }
 
@@ -217,6 +237,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => Some(&rtp.leg),
             Kind::Webrtc(webrtc) => Some(&webrtc.leg),
+            Kind::File(_) => None,
         }
     }
 
@@ -225,6 +246,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => Some(&mut rtp.leg),
             Kind::Webrtc(webrtc) => Some(&mut webrtc.leg),
+            Kind::File(_) => None,
         }
     }
 
@@ -233,11 +255,10 @@ impl Endpoint {
     /// # Errors
     /// It is of another kind.
     pub(crate) fn as_rtp(&mut self) -> Result<&mut RtpEndpoint, RequestError> {
+        let actual = self.endpoint_type();
         match &mut self.kind {
             Kind::Rtp(rtp) => Ok(rtp),
-            Kind::Webrtc(_) => Err(RequestError::WrongEndpointType {
-                actual: EndpointType::Webrtc,
-            }),
+            Kind::Webrtc(_) | Kind::File(_) => Err(RequestError::WrongEndpointType { actual }),
         }
     }
 
@@ -249,7 +270,7 @@ impl Endpoint {
         let actual = self.endpoint_type();
         match &mut self.kind {
             Kind::Webrtc(webrtc) => Ok(webrtc),
-            Kind::Rtp(_) => Err(RequestError::WrongEndpointType { actual }),
+            Kind::Rtp(_) | Kind::File(_) => Err(RequestError::WrongEndpointType { actual }),
         }
     }
 
@@ -262,7 +283,31 @@ impl Endpoint {
     pub(crate) fn ice_state(&self) -> Option<IceState> {
         match &self.kind {
             Kind::Webrtc(webrtc) => Some(webrtc.ice_state()),
-            Kind::Rtp(_) => None,
+            Kind::Rtp(_) | Kind::File(_) => None,
+        }
+    }
+
+    /// The file endpoint that it is.
+    ///
+    /// # Errors
+    /// It is of another kind.
+    pub(crate) fn as_file(&mut self) -> Result<&mut FileEndpoint, RequestError> {
+        let actual = self.endpoint_type();
+        match &mut self.kind {
+            Kind::File(file) => Ok(file),
+            Kind::Rtp(_) | Kind::Webrtc(_) => Err(RequestError::WrongEndpointType { actual }),
+        }
+    }
+
+    /// Why a file's decoder gave up, if it did.
+    pub(crate) fn file_failure(&self) -> Option<&str> {
+        self.file_part()?.failure()
+    }
+
+    fn file_part(&self) -> Option<&FileEndpoint> {
+        match &self.kind {
+            Kind::File(file) => Some(file),
+            Kind::Rtp(_) | Kind::Webrtc(_) => None,
         }
     }
 

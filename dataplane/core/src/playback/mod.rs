@@ -24,6 +24,9 @@ pub trait PcmFeed: Send {
 
     /// Asks the decoder to go on at `position_ms`; what is in the ring is forgotten.
     fn seek(&mut self, position_ms: u64);
+
+    /// Why the decoder cannot go on, once it has failed.
+    fn failure(&self) -> Option<String>;
 }
 
 /// How far a decoder is.
@@ -92,6 +95,8 @@ pub struct Playback {
     sharing: Sharing,
     gain: f32,
     feed: Option<Box<dyn PcmFeed>>,
+    failure: Option<String>,
+    /// Not yet asked about.
     underruns: u64,
     discarded: Box<[i16; FRAME_SAMPLES]>,
 }
@@ -106,6 +111,7 @@ impl Playback {
             sharing,
             gain: if gain.is_finite() { gain } else { 1.0 },
             feed: None,
+            failure: None,
             underruns: 0,
             discarded: Box::new([0; FRAME_SAMPLES]),
         }
@@ -116,9 +122,14 @@ impl Playback {
         self.state
     }
 
-    /// Frames in which the decoder was behind.
-    pub fn underruns(&self) -> u64 {
-        self.underruns
+    /// Frames in which the decoder was behind, since this was last asked.
+    pub fn take_underruns(&mut self) -> u64 {
+        std::mem::take(&mut self.underruns)
+    }
+
+    /// Why the decoder failed, after it ended in [`FinishReason::Error`].
+    pub fn failure(&self) -> Option<&str> {
+        self.failure.as_deref()
     }
 
     /// The file is there and being decoded. Ignored unless buffering.
@@ -226,6 +237,7 @@ impl Playback {
 
     fn finish(&mut self) {
         self.state = PlaybackState::Finished;
+        self.failure = self.feed.as_ref().and_then(|feed| feed.failure());
         // Dropping the feed lets the decoder close the file.
         self.feed = None;
     }

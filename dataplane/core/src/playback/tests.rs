@@ -53,6 +53,11 @@ impl PcmFeed for Script {
     fn seek(&mut self, position_ms: u64) {
         self.0.lock().expect("lock").seeks.push(position_ms);
     }
+
+    fn failure(&self) -> Option<String> {
+        let failed = self.progress() == FeedProgress::Failed;
+        failed.then(|| "damaged".to_owned())
+    }
 }
 
 fn playing(sharing: Sharing, gain_db: f64) -> (Playback, Script) {
@@ -78,7 +83,7 @@ fn nothing_plays_before_the_decoder_is_ahead() {
     playback.handle_feed(Box::new(script.clone()));
     assert_eq!(playback.state(), PlaybackState::Playing);
     assert_eq!(tick(&mut playback).0, PlayedFrame::Nothing);
-    assert_eq!(playback.underruns(), 0);
+    assert_eq!(playback.take_underruns(), 0);
 }
 
 #[test]
@@ -106,7 +111,7 @@ fn an_under_run_is_silence_and_counted() {
     assert_eq!(frame, PlayedFrame::Samples(960));
     assert!(out[500..].iter().all(|sample| *sample == 0));
     assert_eq!(tick(&mut playback).0, PlayedFrame::Samples(960));
-    assert_eq!(playback.underruns(), 2);
+    assert_eq!(playback.take_underruns(), 2);
 }
 
 #[test]

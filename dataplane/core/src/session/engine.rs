@@ -334,6 +334,12 @@ impl Session {
         if endpoint.next_timeout().is_none_or(|due| now.at < due) {
             return;
         }
+        if self.play_file(key, now, out) {
+            return;
+        }
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return;
+        };
         let (id, states_before) = (endpoint.id(), endpoint.states());
         let recordings = &mut self.recordings;
         let mut sinks = Sinks { recordings, out };

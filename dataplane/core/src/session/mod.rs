@@ -15,6 +15,7 @@ mod input;
 mod liveness;
 mod output;
 mod plan;
+mod playback;
 mod recording;
 mod stats;
 mod taps;
@@ -24,6 +25,7 @@ pub(crate) mod testing;
 mod tests;
 mod transfer;
 
+pub use crate::endpoint::{OpenedFile, PlayOrder};
 pub use commands::{Created, PreparedEndpoint, Removed};
 pub use config::EngineConfig;
 pub use engine::{Closed, Session};

@@ -30,6 +30,10 @@ pub trait Outbox {
     /// until acknowledged, others are gone when the shell drops them.
     fn event(&mut self, event: NumberedEvent, held: bool);
 
+    /// The leg of these recordings is gone without having been removed by a command: flush and close
+    /// them, then tell [`Session::recording_stopped`](super::Session::recording_stopped).
+    fn recordings_ended(&mut self, ended: Vec<EndedRecording>);
+
     /// The session wants to end: the event that says why has been given. The shell calls
     /// [`Session::close`](super::Session::close) afterwards, not from here.
     fn end(&mut self, reason: SessionEndReason);
@@ -99,6 +103,8 @@ pub struct Counters {
     pub events_dropped: u64,
     /// RTCP packets sent.
     pub rtcp_sent: u64,
+    /// Frames of files for which the decoder was late.
+    pub file_underruns: u64,
 }
 
 /// A recording whose taps the session removed because its leg went.

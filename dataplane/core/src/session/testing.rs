@@ -7,7 +7,7 @@ use rtpbridge_shared::ipc::NumberedEvent;
 use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
-use super::{Counters, Outbox, RecordFrame, RecordKind, RecordingKey, SocketKey};
+use super::{Counters, EndedRecording, Outbox, RecordFrame, RecordKind, RecordingKey, SocketKey};
 use crate::entropy::Entropy;
 use crate::sdp::{DtlsRole, Fingerprint};
 
@@ -19,6 +19,7 @@ pub(crate) struct Collector {
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) legs: Vec<(RecordingKey, EndpointId)>,
     pub(crate) ended: Vec<SessionEndReason>,
+    pub(crate) ended_recordings: Vec<EndedRecording>,
     /// Handshakes to be started.
     pub(crate) started: Vec<(SocketKey, DtlsRole, Vec<Fingerprint>)>,
     /// Datagrams for handshakes.
@@ -65,6 +66,10 @@ impl Outbox for Collector {
 
     fn event(&mut self, event: NumberedEvent, held: bool) {
         self.events.push((event, held));
+    }
+
+    fn recordings_ended(&mut self, ended: Vec<EndedRecording>) {
+        self.ended_recordings.extend(ended);
     }
 
     fn end(&mut self, reason: SessionEndReason) {

@@ -3,6 +3,7 @@
 mod browser;
 mod calls;
 mod digits;
+mod files;
 mod hostile;
 mod learning;
 mod life;

@@ -1,0 +1,249 @@
+//! File endpoints: made once their file is open, or, for a URL, before it is even downloaded. The
+//! shell opens files and hands in what they sound like; nothing here waits.
+
+use rtpbridge_shared::id::EndpointId;
+use rtpbridge_shared::ipc::playback::{FileCreate, FileSeek};
+use rtpbridge_shared::ipc::{Event, RequestError};
+use rtpbridge_shared::vocab::FinishReason;
+
+use super::engine::Session;
+use super::input::EndpointKey;
+use super::output::Outbox;
+use crate::endpoint::{Endpoint, FileEndpoint, OpenedFile, PlayOrder, States};
+use crate::playback::{FRAME_SAMPLES, PlayedFrame};
+use crate::time::Moment;
+
+impl Session {
+    /// Whether `endpoint.create_with_file` may go on, before anything is opened.
+    ///
+    /// # Errors
+    /// The session is full, over, or knows the id.
+    pub fn check_file(&mut self, now: Moment, request: &FileCreate) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        self.check_new(request.endpoint)
+    }
+
+    /// `endpoint.create_with_file`, with the open file of a local source and without one for a URL,
+    /// which stays `buffering` until [`file_opened`](Self::file_opened).
+    ///
+    /// # Errors
+    /// The session may have changed since it was checked.
+    pub fn create_file(
+        &mut self,
+        now: Moment,
+        request: &FileCreate,
+        opened: Option<OpenedFile>,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        self.check_file(now, request)?;
+        let mut file = FileEndpoint::new(request);
+        if let Some(opened) = opened {
+            file.on_opened(opened, now.at);
+        }
+        let endpoint = Endpoint::file(request.endpoint, file);
+        self.endpoints.insert(Box::new(endpoint));
+        self.recordings.on_leg(request.endpoint, out);
+        self.on_endpoints_changed(now.at);
+        Ok(())
+    }
+
+    /// The download for this endpoint is whole and lies in the cache under `name`. Gives how it is to
+    /// be opened; None when the endpoint waits for no download any more.
+    ///
+    /// # Errors
+    /// No such endpoint.
+    pub fn file_fetched(
+        &mut self,
+        endpoint: EndpointId,
+        name: &str,
+    ) -> Result<Option<PlayOrder>, RequestError> {
+        let key = self.key_of(endpoint)?;
+        Ok(self.file_mut(key)?.on_fetched(name))
+    }
+
+    /// The download for this endpoint failed: it is over.
+    ///
+    /// # Errors
+    /// No such endpoint.
+    pub fn file_not_fetched(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        error: String,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        let key = self.key_of(endpoint)?;
+        if self.file_mut(key)?.pending_fetch().is_some() {
+            self.give_up_file(key, Some(error), now, out);
+        }
+        Ok(())
+    }
+
+    /// What a fetched file turned out to be: sound, or why there is none. An endpoint that is gone
+    /// needs neither.
+    pub fn file_opened(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        opened: Result<OpenedFile, String>,
+        out: &mut dyn Outbox,
+    ) {
+        let Ok(key) = self.key_of(endpoint) else {
+            return;
+        };
+        match opened {
+            Ok(opened) => self.change_file(key, now, out, |file| {
+                file.on_opened(opened, now.at);
+            }),
+            Err(error) => self.give_up_file(key, Some(error), now, out),
+        }
+    }
+
+    /// `endpoint.file.seek`
+    ///
+    /// # Errors
+    /// No such endpoint, not a file, not playing, or shared.
+    pub fn file_seek(&mut self, now: Moment, request: &FileSeek) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(request.endpoint)?;
+        self.file_mut(key)?.seek(request.position_ms)
+    }
+
+    /// `endpoint.file.pause`
+    ///
+    /// # Errors
+    /// No such endpoint, not a file, or not playing.
+    pub fn file_pause(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        self.file_mut(key)?;
+        let mut paused = Ok(());
+        self.change_file(key, now, out, |file| paused = file.pause());
+        paused
+    }
+
+    /// `endpoint.file.resume`
+    ///
+    /// # Errors
+    /// No such endpoint, not a file, or not playing.
+    pub fn file_resume(
+        &mut self,
+        now: Moment,
+        endpoint: EndpointId,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        self.file_mut(key)?;
+        let mut resumed = Ok(());
+        self.change_file(key, now, out, |file| resumed = file.resume());
+        resumed
+    }
+
+    /// Plays what is due of a file. True when the endpoint was one.
+    pub(super) fn play_file(
+        &mut self,
+        key: EndpointKey,
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) -> bool {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return false;
+        };
+        let before = endpoint.states();
+        let Ok(file) = endpoint.as_file() else {
+            return false;
+        };
+        let mut pcm = [0; FRAME_SAMPLES];
+        let mut finished = None;
+        while let Some(played) = file.handle_timeout(now.at, &mut pcm) {
+            if let PlayedFrame::Finished(reason) = played {
+                finished = Some(reason);
+            }
+        }
+        out.counters().file_underruns += file.take_underruns();
+        if let Some(reason) = finished {
+            self.on_file_finished(key, reason, before, now, out);
+        }
+        true
+    }
+
+    /// A file played its last sample, or its decoder gave up; `before` is how it stood then.
+    pub(super) fn on_file_finished(
+        &mut self,
+        key: EndpointKey,
+        reason: FinishReason,
+        before: States,
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) {
+        let Some(endpoint) = self.endpoints.get(key) else {
+            return;
+        };
+        if reason == FinishReason::Error {
+            let error = endpoint.file_failure().map(str::to_owned);
+            return self.give_up_file(key, error, now, out);
+        }
+        let (id, states) = (endpoint.id(), endpoint.states());
+        self.on_states(id, before, states, now.at, out);
+        let finished = Event::FileFinished {
+            endpoint: id,
+            reason,
+            error: None,
+        };
+        self.events.emit(finished, out);
+    }
+
+    /// The file cannot be heard, or no further: its client is told, and the endpoint is gone.
+    fn give_up_file(
+        &mut self,
+        key: EndpointKey,
+        error: Option<String>,
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) {
+        let Some(endpoint) = self.endpoints.remove(key) else {
+            return;
+        };
+        let endpoint = endpoint.id();
+        let finished = Event::FileFinished {
+            endpoint,
+            reason: FinishReason::Error,
+            error,
+        };
+        self.events.emit(finished, out);
+        let ended = self.recordings.stop_leg(endpoint);
+        if !ended.is_empty() {
+            out.recordings_ended(ended);
+        }
+        self.on_endpoints_changed(now.at);
+    }
+
+    fn file_mut(&mut self, key: EndpointKey) -> Result<&mut FileEndpoint, RequestError> {
+        let endpoint = self.endpoints.get_mut(key);
+        endpoint.ok_or(RequestError::EndpointNotFound)?.as_file()
+    }
+
+    fn change_file(
+        &mut self,
+        key: EndpointKey,
+        now: Moment,
+        out: &mut dyn Outbox,
+        change: impl FnOnce(&mut FileEndpoint),
+    ) {
+        let Some(endpoint) = self.endpoints.get_mut(key) else {
+            return;
+        };
+        let (id, before) = (endpoint.id(), endpoint.states());
+        if let Ok(file) = endpoint.as_file() {
+            change(file);
+        }
+        let after = endpoint.states();
+        self.on_states(id, before, after, now.at, out);
+    }
+}
