@@ -139,6 +139,9 @@ impl RtpEndpoint {
         if self.agreement.is_none() {
             let keys = keys_of(&agreement)?;
             self.connect(agreement, keys, entropy, now);
+        } else if self.leg.keys.is_some() && matches!(agreement.security, AgreedSecurity::Plain) {
+            // What was protected stays protected, also where plain RTP could have been agreed once.
+            return Err(unusable(SdpError::PlainAnswer));
         } else {
             self.renew(agreement, now)?;
         }

@@ -8,6 +8,7 @@ mod hostile;
 mod learning;
 mod life;
 mod recordings;
+mod srtp;
 mod webrtc;
 mod webrtc_offers;
 
