@@ -131,11 +131,22 @@ impl RtpEndpoint {
             return Some(media);
         };
         let to = match self.control_source {
-            Some(heard) if heard.ip() == media.to.ip() => heard,
+            Some(heard) if self.is_control_host(heard) => heard,
             _ if self.latch.signalled() == Some(media.to) => agreement.address?.rtcp?,
             _ => SocketAddr::new(media.to.ip(), media.to.port().checked_add(1)?),
         };
         Some(path(socket, to))
+    }
+
+    /// Whether RTCP may come from this host: the party's, or the one that its `a=rtcp` names
+    /// (RFC 3605) while it is where it said.
+    fn is_control_host(&self, source: SocketAddr) -> bool {
+        let signalled = self.agreement.as_ref().and_then(|agreed| agreed.address);
+        self.latch.is_party_host(source)
+            || signalled.is_some_and(|address| {
+                address.rtcp.is_some_and(|rtcp| rtcp.ip() == source.ip())
+                    && self.latch.is_party_host(address.rtp)
+            })
     }
 
     /// Nothing agreed yet, or the datagram had arrived before that.
@@ -186,7 +197,7 @@ impl RtpEndpoint {
         buffer: &mut PacketBuffer,
         sinks: &mut Sinks<'_>,
     ) -> Heard {
-        if self.leg.keys.is_none() && !self.latch.is_party_host(source) {
+        if self.leg.keys.is_none() && !self.is_control_host(source) {
             sinks.out.counters().rejected_source += 1;
             return Heard::default();
         }

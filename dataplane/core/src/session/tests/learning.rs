@@ -100,3 +100,22 @@ fn reports_from_strangers_are_not_believed() {
     assert_eq!(byes.len(), 1, "one for each life of the source");
     assert!(matches!(byes[0], Event::RtcpBye { ssrc_list, .. } if *ssrc_list == [1]));
 }
+
+#[test]
+fn reports_from_the_host_that_rtcp_was_signalled_at_are_believed() {
+    let mut world = World::new();
+    let address = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let sdp = offer(address, PCMU, "sendrecv") + "a=rtcp:5001 IN IP4 10.0.0.77\r\n";
+    let mut one = world.join_with(sdp, address, Direction::Sendrecv);
+    world.talk(&mut one);
+    let goodbye = [0x81, 203, 0, 1, 0, 0, 0, 1];
+    let host = |last| SocketAddr::from(([10, 0, 0, last], 5001));
+    world.receive_on(one.key, Channel::Rtcp, host(78), &goodbye);
+    assert_eq!(world.events().next(), None);
+    world.receive_on(one.key, Channel::Rtcp, host(77), &goodbye);
+    assert!(matches!(world.events().next(), Some(Event::RtcpBye { .. })));
+    world.pass(10_000);
+    let reports = world.out.sent.iter();
+    let mut reports = reports.filter(|sent| sent.socket == SocketKey(one.socket.0 + 1));
+    assert!(reports.next_back().is_some_and(|sent| sent.to == host(77)));
+}

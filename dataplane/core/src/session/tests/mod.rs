@@ -72,13 +72,19 @@ impl World {
 
     /// A party that offered these formats from 10.0.0.N:4000.
     fn join(&mut self, formats: &str, direction: Direction) -> Party {
+        let address = SocketAddr::from(([10, 0, 0, self.parties as u8 + 1], 4000));
+        let sdp = offer(address, formats, "sendrecv");
+        self.join_with(sdp, address, direction)
+    }
+
+    /// A party that offered this.
+    fn join_with(&mut self, sdp: String, address: SocketAddr, direction: Direction) -> Party {
         self.parties += 1;
         let n = self.parties;
-        let address = SocketAddr::from(([10, 0, 0, n as u8], 4000));
         let request = CreateFromOffer {
             session: self.session.id(),
             endpoint: EndpointId::from_bytes([n as u8; 16]),
-            sdp: offer(address, formats, "sendrecv"),
+            sdp,
             direction,
             transport: None,
         };
