@@ -91,6 +91,17 @@ impl EventReceiver {
         [previous, ended]
     }
 
+    /// The source's sequence began anew, with a packet of this timestamp. Unless that belongs to an
+    /// event known already, its timestamps began anew, too.
+    pub fn on_restart(&mut self, timestamp: u32, now: Instant) -> Option<FinishedEvent> {
+        let held = self.held.map(|held| held.timestamp);
+        let reported = self.reported.map(|reported| reported.timestamp);
+        if held.or(reported) == Some(timestamp) {
+            return None;
+        }
+        self.on_new_source(now)
+    }
+
     /// The source began anew: its timestamps say nothing about the ones before.
     pub fn on_new_source(&mut self, now: Instant) -> Option<FinishedEvent> {
         let finished = self.finish(now);

@@ -189,8 +189,7 @@ impl MediaLeg {
             }
             _ => None,
         };
-        let interrupted = self.follow_source(header.ssrc, header.sequence, arrival.at)?;
-        let sequence = self.place(header.sequence)?;
+        let (sequence, interrupted) = self.place(&header, arrival.at)?;
         let mut finished = [interrupted, None];
         let content = match (format, event) {
             (Some(Format::Audio(codec)), _) => {
@@ -283,16 +282,22 @@ impl MediaLeg {
         Ok(self.events.on_new_source(now))
     }
 
-    fn place(&mut self, sequence: u16) -> Result<u64, Refusal> {
+    /// The packet's extended sequence number, and the event that a new life of the source cut off.
+    fn place(
+        &mut self,
+        header: &RtpHeader,
+        now: Instant,
+    ) -> Result<(u64, Option<FinishedEvent>), Refusal> {
+        let interrupted = self.follow_source(header.ssrc, header.sequence, now)?;
         let inbound = &mut self.inbound;
         let reception = inbound.reception.as_mut().ok_or(Refusal::OutOfPlace)?;
-        match reception.on_packet(sequence) {
-            Placement::Newest(sequence) | Placement::Late(sequence) => Ok(sequence),
+        match reception.on_packet(header.sequence) {
+            Placement::Newest(sequence) | Placement::Late(sequence) => Ok((sequence, interrupted)),
             Placement::Restart(sequence) => {
                 inbound.epoch = inbound.epoch.wrapping_add(1);
                 inbound.packets = 0;
                 inbound.bytes = 0;
-                Ok(sequence)
+                Ok((sequence, self.events.on_restart(header.timestamp, now)))
             }
             Placement::Unproven => Err(Refusal::OutOfPlace),
         }

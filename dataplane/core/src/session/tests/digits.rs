@@ -201,3 +201,28 @@ fn sensitive_digits_are_marked() {
         }
     )));
 }
+
+#[test]
+fn a_source_that_begins_anew_under_its_ssrc_loses_no_digit() {
+    let mut world = World::new();
+    let (mut one, two) = world.pair();
+    press(&mut world, &mut one, '1', 100, 101);
+    // The same device, as if it had just been switched on.
+    (one.sequence, one.timestamp) = (20_000, one.timestamp.wrapping_sub(1_000_000));
+    world.talk(&mut one);
+    press(&mut world, &mut one, '2', 100, 101);
+    assert_eq!(world.digits(), "12");
+    let heard = events_in(&world.take_rtp(&two), 101);
+    assert_eq!(heard.last().map(|(_, event)| event.event), Some(2));
+}
+
+#[test]
+fn an_event_whose_numbers_jump_is_still_one_digit() {
+    let mut world = World::new();
+    let (mut one, _) = world.pair();
+    let begun = one.clone();
+    press(&mut world, &mut one, '1', 60, 101);
+    (one.sequence, one.timestamp) = (begun.sequence.wrapping_add(20_000), begun.timestamp);
+    press(&mut world, &mut one, '1', 100, 101);
+    assert_eq!(world.digits(), "1");
+}
