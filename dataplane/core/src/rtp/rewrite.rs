@@ -11,10 +11,12 @@
 use std::time::Duration;
 
 use crate::entropy::Entropy;
+use crate::srtp;
 use crate::time::Instant;
 
-/// Packets late by at least this many numbers are not sent any more.
-const WINDOW: u64 = 128;
+/// Packets late by at least this many numbers are not sent any more: SRTP could not send them, and
+/// no jitter buffer waits that long.
+const WINDOW: u64 = srtp::WINDOW_LEN;
 
 /// Where packets come from: a source and its epoch, which changes when the source begins anew.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,7 +61,7 @@ pub struct OutgoingStream {
     /// Newest number sent, extended; before the first packet: the one before it.
     highest: u64,
     /// Bit n: `highest - n` was sent.
-    sent: u128,
+    sent: u64,
     /// Timestamp of the newest audio, and when it left. None before the first packet.
     reference: Option<(u32, Instant)>,
     first_timestamp: u32,
@@ -232,7 +234,7 @@ impl OutgoingStream {
     /// A number newer than all before; gives the timestamp to use.
     fn advance(&mut self, ours: u64, timestamp: u32, is_event: bool, now: Instant) -> u32 {
         let step = ours - self.highest;
-        self.sent = if step < 128 { self.sent << step } else { 0 } | 1;
+        self.sent = if step < WINDOW { self.sent << step } else { 0 } | 1;
         self.highest = ours;
         let Some((last, _)) = self.reference else {
             self.reference = Some((timestamp, now));

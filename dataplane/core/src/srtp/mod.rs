@@ -18,6 +18,8 @@ mod sources;
 pub mod suite;
 mod transform;
 
+pub(crate) use replay::WINDOW_LEN;
+
 pub use key::{KeyLengthError, MasterKey, master_len};
 pub use suite::SrtpSuite;
 pub use transform::{Protector, SrtpError, Unprotector};

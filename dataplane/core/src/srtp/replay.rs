@@ -7,9 +7,12 @@ pub(super) const MAX_RTP_INDEX: u64 = (1 << 48) - 1;
 /// Last index of an RTCP stream (RFC 3711 section 3.4).
 pub(super) const MAX_RTCP_INDEX: u64 = (1 << 31) - 1;
 
+/// Newest indices of a stream that are remembered; older ones are refused.
+pub(crate) const WINDOW_LEN: u64 = 64;
+
 const HALF: u16 = 1 << 15;
 
-/// The 64 newest indices of one stream, and which of them have been seen.
+/// The [`WINDOW_LEN`] newest indices of one stream, and which of them have been seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Window {
     highest: u64,
@@ -42,8 +45,8 @@ impl Window {
             return Verdict::Fresh;
         }
         match self.highest - index {
-            age @ 0..64 if self.seen & (1 << age) == 0 => Verdict::Fresh,
-            0..64 => Verdict::Seen,
+            age @ 0..WINDOW_LEN if self.seen & (1 << age) == 0 => Verdict::Fresh,
+            0..WINDOW_LEN => Verdict::Seen,
             _ => Verdict::TooOld,
         }
     }
@@ -52,11 +55,15 @@ impl Window {
     pub(super) const fn accept(&mut self, index: u64) {
         if index > self.highest {
             let step = index - self.highest;
-            self.seen = if step < 64 { self.seen << step } else { 0 } | 1;
+            self.seen = if step < WINDOW_LEN {
+                self.seen << step
+            } else {
+                0
+            } | 1;
             self.highest = index;
         } else {
             let age = self.highest - index;
-            if age < 64 {
+            if age < WINDOW_LEN {
                 self.seen |= 1 << age;
             }
         }
