@@ -1,5 +1,5 @@
 //! Our ufrags and passwords. A restart adds a generation; the older ones keep answering checks, so
-//! that media flows on, until the newest is nominated. Only the newest may nominate.
+//! that media flows on and may move, until the newest is nominated.
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD_NO_PAD;

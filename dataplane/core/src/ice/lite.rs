@@ -1,7 +1,9 @@
 //! The responder: one per WebRTC endpoint, about 3 µs per check, no timer but the peer's silence.
 //!
-//! The newest valid USE-CANDIDATE decides where we send. Every address that passed a check may send
-//! to us, since a peer moves its media only after our answer to the nomination has reached it.
+//! The newest valid USE-CANDIDATE decides where we send, under the credentials before a restart, too,
+//! until the new ones are nominated: the peer may not know of them yet. Every address that passed a
+//! check may send to us, since a peer moves its media only after our answer to the nomination has
+//! reached it.
 
 use std::net::SocketAddr;
 
@@ -71,7 +73,7 @@ impl IceLite {
     }
 
     /// Adds a generation of credentials, for a restart of ours or of the peer's. The older ones
-    /// answer until the newest is nominated.
+    /// answer, and nominate, until the newest is nominated.
     pub fn restart(&mut self, credentials: IceCredentials) {
         self.generations.add(credentials);
     }
@@ -160,35 +162,27 @@ impl IceLite {
         else {
             return StunOutcome::Ignored;
         };
-        self.on_valid_check(
-            now,
-            source,
-            request.nominates() && generation == Generation::Newest,
-            response_len,
-        )
+        let nomination = request.nominates().then_some(generation);
+        self.on_valid_check(now, source, nomination, response_len)
     }
 
     fn on_valid_check(
         &mut self,
         now: Instant,
         source: SocketAddr,
-        nominated: bool,
+        nomination: Option<Generation>,
         response_len: usize,
     ) -> StunOutcome {
         let new_address = self.on_validated(source);
-        let send_address_changed = nominated && self.nominated != Some(source);
-        if nominated {
+        let send_address_changed = nomination.is_some() && self.nominated != Some(source);
+        if nomination.is_some() {
             self.nominated = Some(source);
+        }
+        if nomination == Some(Generation::Newest) {
             self.generations.on_nominated();
         }
-        self.liveness.on(
-            if nominated {
-                Sign::Nominated
-            } else {
-                Sign::Checked
-            },
-            now,
-        );
+        let sign = nomination.map_or(Sign::Checked, |_| Sign::Nominated);
+        self.liveness.on(sign, now);
         StunOutcome::Valid {
             response_len,
             new_address,
