@@ -7,7 +7,7 @@ use crate::dtmf::sender::EventSender;
 use crate::time::Instant;
 
 /// Events waiting at a time for their end to be known.
-const WAITING_LIMIT: usize = 8;
+const WAITING_LIMIT: usize = 32;
 /// The longest duration that a segment can say (RFC 4733 section 2.5.1.3).
 const SEGMENT_TICKS: u64 = 0xffff;
 

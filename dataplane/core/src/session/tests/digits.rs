@@ -226,3 +226,33 @@ fn an_event_whose_numbers_jump_is_still_one_digit() {
     press(&mut world, &mut one, '1', 100, 101);
     assert_eq!(world.digits(), "1");
 }
+
+#[test]
+fn digits_of_many_parties_at_once_wait_for_each_other() {
+    let mut world = World::with(EngineConfig {
+        max_endpoints_per_session: 30,
+        ..EngineConfig::default()
+    });
+    let listener = world.join(PCMU, Direction::Sendrecv);
+    let mut parties: Vec<_> = (0..20)
+        .map(|_| world.join(PCMU, Direction::Sendrecv))
+        .collect();
+    let payload = |duration, end| EventPayload {
+        event: 5,
+        end,
+        volume: 10,
+        duration,
+    };
+    for (duration, end) in [(160, false), (800, true)] {
+        for party in &mut parties {
+            let packet = party.packet(101, !end, &payload(duration, end).write());
+            world.receive(party, &packet);
+            party.sequence = party.sequence.wrapping_add(1);
+        }
+        world.pass(20);
+    }
+    world.pass(20 * 300);
+    let heard = events_in(&world.take_rtp(&listener), 101);
+    let begun = heard.iter().filter(|(header, _)| header.marker);
+    assert_eq!(begun.count(), 20);
+}
