@@ -104,6 +104,8 @@ struct InboundState {
     bytes: u64,
     last_at: Option<Instant>,
     codec: Option<Codec>,
+    /// When the source last changed its codec.
+    codec_changed_at: Option<Instant>,
 }
 
 impl Keys {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::vocab::Codec;
 
-use super::{Format, MediaLeg, Sinks};
+use super::{Format, InboundState, MediaLeg, Sinks};
 use crate::dtmf::payload::EventPayload;
 use crate::dtmf::receiver::FinishedEvent;
 use crate::rtcp::control::PeerCompound;
@@ -19,6 +19,8 @@ use crate::time::{Instant, Moment};
 
 /// While the present SSRC was heard within this time, stragglers of the one before are refused.
 const STRAGGLERS: Duration = Duration::from_millis(500);
+/// A source that changed its codec is held to it for this long: every change costs a new plan.
+const CODEC_HOLD: Duration = Duration::from_millis(100);
 
 /// A packet of the party that is to be passed on.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -68,7 +70,8 @@ pub(crate) enum Content {
         /// Timestamp of the event's first segment.
         start: u32,
     },
-    /// Nothing that was agreed on: not passed on, and no loss either.
+    /// Nothing that was agreed on, or in another codec than the source is held to: not passed on, and
+    /// no loss either.
     Unknown,
 }
 
@@ -193,7 +196,6 @@ impl MediaLeg {
         let mut finished = [interrupted, None];
         let content = match (format, event) {
             (Some(Format::Audio(codec)), _) => {
-                self.inbound.codec = Some(codec);
                 if let Some(reception) = &mut self.inbound.reception {
                     reception.on_timestamp(header.timestamp, codec.clock_rate(), arrival.at);
                 }
@@ -214,7 +216,7 @@ impl MediaLeg {
             _ => Content::Unknown,
         };
         self.inbound.last_at = Some(arrival.at);
-        let inbound = Inbound {
+        let mut inbound = Inbound {
             epoch: self.inbound.epoch,
             sequence,
             timestamp: header.timestamp,
@@ -227,6 +229,11 @@ impl MediaLeg {
             self.inbound.packets += 1;
             self.inbound.bytes += inbound.payload.len() as u64;
             self.tap_inbound(&inbound, buffer, arrival, sinks);
+        }
+        if let Content::Audio(codec) = content
+            && !self.inbound.follow_codec(codec, arrival.at)
+        {
+            inbound.content = Content::Unknown;
         }
         Ok((inbound, finished))
     }
@@ -321,6 +328,23 @@ impl MediaLeg {
         let direction = StreamDirection::Inbound;
         let kind = RecordKind::Rtp { payload_name };
         self.tap(direction, kind, arrival.wall, buffer.datagram(), sinks);
+    }
+}
+
+impl InboundState {
+    /// Whether the source counts as sending this codec now.
+    fn follow_codec(&mut self, codec: Codec, now: Instant) -> bool {
+        if self.codec == Some(codec) {
+            return true;
+        }
+        let changed_at = self.codec_changed_at;
+        if changed_at.is_some_and(|changed| now - changed < CODEC_HOLD) {
+            return false;
+        }
+        if self.codec.replace(codec).is_some() {
+            self.codec_changed_at = Some(now);
+        }
+        true
     }
 }
 

@@ -9,6 +9,7 @@ mod learning;
 mod life;
 mod recordings;
 mod srtp;
+mod switching;
 mod webrtc;
 mod webrtc_offers;
 
