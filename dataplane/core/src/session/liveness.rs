@@ -1,4 +1,6 @@
-//! When a session ends by itself: without activity, or without endpoints.
+//! When a session ends by itself: without activity, or without endpoints. Activity is a packet of a
+//! party or a command. A mere question (`session.info`, `stats.snapshot`) is none: observers ask them
+//! as well, and must not keep a call alive.
 
 use std::time::Duration;
 

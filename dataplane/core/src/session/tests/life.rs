@@ -97,6 +97,21 @@ fn an_idle_session_asks_to_end_and_a_talking_one_does_not() {
 }
 
 #[test]
+fn watching_a_session_keeps_it_no_longer() {
+    let mut world = World::with(config(|c| {
+        c.session_idle_timeout = Some(Duration::from_secs(10))
+    }));
+    world.join(PCMU, Direction::Sendrecv);
+    for _ in 0..9 {
+        world.pass(1000);
+        world.session.stats_rows(world.now.at);
+        world.session.details();
+    }
+    world.pass(1000);
+    assert_eq!(world.out.ended, [SessionEndReason::IdleTimeout]);
+}
+
+#[test]
 fn an_empty_session_asks_to_end() {
     let mut world = World::with(config(|c| {
         c.empty_session_timeout = Some(Duration::from_secs(10))
