@@ -208,6 +208,9 @@ impl Worker {
                 let unharmed = guarded(&mut slot.session, |session| {
                     result = apply(session, now, &request, out);
                 });
+                if matches!(request, Request::ToneCreate(_)) && result.is_ok() {
+                    self.endpoints_total += 1;
+                }
                 self.finish_request(key, ticket, result, unharmed);
             }
         }
@@ -349,6 +352,7 @@ fn apply(
         Request::FileSeek(r) => session.file_seek(now, r).map(done),
         Request::FilePause { endpoint, .. } => session.file_pause(now, *endpoint, out).map(done),
         Request::FileResume { endpoint, .. } => session.file_resume(now, *endpoint, out).map(done),
+        Request::ToneCreate(r) => session.create_tone(now, r, out).map(done),
         Request::StatsSubscribe(r) => session.stats_subscribe(now, r).map(done),
         Request::StatsUnsubscribe { .. } => {
             session.stats_unsubscribe(now);

@@ -3,6 +3,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rtpbridge_core::sdp::{DtlsRole, Fingerprint};
 use rtpbridge_core::session::{
@@ -12,6 +13,7 @@ use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::NumberedEvent;
 use rtpbridge_shared::ipc::session::SessionEndReason;
 
+use super::budget::Observations;
 use super::handshakes::Handshakes;
 use super::recordings::Recording;
 use super::slab::Slab;
@@ -39,6 +41,7 @@ pub(super) struct Output {
     pub(super) sockets: Slab<SocketEntry>,
     pub(super) recordings: Slab<Recording>,
     pub(super) counters: Counters,
+    pub(super) mixer_lateness: Observations,
     /// Datagrams that the system did not take.
     pub(super) send_errors: u64,
     /// Packets lost to full recording queues.
@@ -61,6 +64,7 @@ impl Output {
             sockets: Slab::new(),
             recordings: Slab::new(),
             counters: Counters::default(),
+            mixer_lateness: Observations::default(),
             send_errors: 0,
             recording_dropped: 0,
             events: Vec::new(),
@@ -134,6 +138,11 @@ impl Outbox for Output {
 
     fn start_handshake(&mut self, socket: SocketKey, role: DtlsRole, peer: Vec<Fingerprint>) {
         self.handshakes.start(socket.0, role, peer);
+    }
+
+    fn mixer_lateness(&mut self, late: Duration) {
+        let nanos = u64::try_from(late.as_nanos()).unwrap_or(u64::MAX);
+        self.mixer_lateness.observe(nanos);
     }
 
     fn counters(&mut self) -> &mut Counters {

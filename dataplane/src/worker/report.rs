@@ -21,6 +21,7 @@ pub(crate) struct WorkerTotals {
     pub(crate) endpoints: u64,
     pub(crate) recordings: u64,
     forward_latency: Observations,
+    mixer_lateness: Observations,
 }
 
 impl Worker {
@@ -69,6 +70,7 @@ impl Worker {
             endpoints,
             recordings,
             forward_latency: self.forward_latency.clone(),
+            mixer_lateness: self.out.mixer_lateness.clone(),
         }
     }
 }
@@ -77,9 +79,11 @@ impl Worker {
 pub(crate) fn merge(workers: &[Box<WorkerTotals>]) -> MetricsReport {
     let sum = |what: fn(&WorkerTotals) -> u64| workers.iter().map(|w| what(w)).sum::<u64>();
     let mut latency = Observations::default();
-    workers
-        .iter()
-        .for_each(|worker| latency.add(&worker.forward_latency));
+    let mut lateness = Observations::default();
+    for worker in workers {
+        latency.add(&worker.forward_latency);
+        lateness.add(&worker.mixer_lateness);
+    }
     let rejected = [
         ("source", sum(|w| w.counters.rejected_source)),
         ("stun", sum(|w| w.counters.rejected_stun)),
@@ -126,7 +130,7 @@ pub(crate) fn merge(workers: &[Box<WorkerTotals>]) -> MetricsReport {
             .map(|(name, help, n)| (name.to_owned(), help.to_owned(), n))
             .to_vec(),
         forward_latency: latency.histogram(),
-        mixer_lateness: Observations::default().histogram(),
+        mixer_lateness: lateness.histogram(),
         workers: workers.iter().map(|worker| worker.report.clone()).collect(),
         overloaded: !workers.is_empty() && workers.iter().all(|worker| worker.late),
         ..MetricsReport::default()

@@ -10,11 +10,10 @@ use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::playback::{FetchOrder, FileCreate, FileSource};
 use rtpbridge_shared::vocab::EndpointState;
 
-use crate::mixer::MixClock;
+use super::pcm::{Ending, Pulled};
 use crate::playback::{
     FRAME_SAMPLES, PcmFeed, Playback, PlaybackError, PlaybackState, PlayedFrame, Sharing,
 };
-use crate::time::Instant;
 
 /// A file that was opened and gives sound.
 pub struct OpenedFile {
@@ -38,7 +37,6 @@ pub struct PlayOrder {
 /// A file endpoint.
 pub(crate) struct FileEndpoint {
     playback: Playback,
-    clock: Option<MixClock>,
     order: PlayOrder,
     pending_fetch: Option<FetchOrder>,
     cache_file: Option<String>,
@@ -58,7 +56,6 @@ impl FileEndpoint {
         };
         Self {
             playback: Playback::new(sharing, request.gain_db),
-            clock: None,
             order: PlayOrder {
                 start_ms: request.start_ms,
                 loop_count: request.loop_count,
@@ -103,9 +100,8 @@ impl FileEndpoint {
     }
 
     /// Its file is there and being decoded.
-    pub(crate) fn on_opened(&mut self, opened: OpenedFile, now: Instant) {
+    pub(crate) fn on_opened(&mut self, opened: OpenedFile) {
         if self.playback.state() == PlaybackState::Buffering {
-            self.clock = Some(MixClock::new(now));
             self.playback_id = Some(opened.playback_id);
             self.playback.handle_feed(opened.feed);
         }
@@ -123,33 +119,19 @@ impl FileEndpoint {
         self.playback.resume().map_err(refused)
     }
 
-    /// When the next 20 ms are due. A pause of one's own stops time, one beside others does not.
-    pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        let is_running = match self.playback.state() {
-            PlaybackState::Playing => true,
-            PlaybackState::Paused => self.order.shared,
-            PlaybackState::Buffering | PlaybackState::Finished => false,
+    /// The next 20 ms of it. A pause of one's own stops time, one beside others does not.
+    pub(crate) fn pull(&mut self, out: &mut [i16]) -> Pulled {
+        let Some(out) = out.first_chunk_mut::<FRAME_SAMPLES>() else {
+            return Pulled::Nothing;
         };
-        self.clock
-            .as_ref()
-            .filter(|_| is_running)
-            .map(MixClock::next_timeout)
-    }
-
-    /// What the 20 ms hold that are due now; call again until there is nothing. Whether anybody hears
-    /// it is of no concern here.
-    pub(crate) fn handle_timeout(
-        &mut self,
-        now: Instant,
-        out: &mut [i16; FRAME_SAMPLES],
-    ) -> Option<PlayedFrame> {
-        self.next_timeout().filter(|due| now >= *due)?;
-        self.clock.as_mut()?.handle_timeout(now)?;
-        let played = self.playback.handle_tick(out);
-        if matches!(played, PlayedFrame::Finished(_)) {
-            self.cache_file = None;
+        match self.playback.handle_tick(out) {
+            PlayedFrame::Samples(count) => Pulled::Samples(count),
+            PlayedFrame::Nothing => Pulled::Nothing,
+            PlayedFrame::Finished(reason) => {
+                self.cache_file = None;
+                Pulled::Finished(Ending::File(reason))
+            }
         }
-        Some(played)
     }
 
     /// Why decoding failed, once it has.

@@ -5,6 +5,7 @@
 //! packet of this leg's own stream. Nothing here knows of sessions.
 
 mod event_lane;
+mod frames;
 mod receive;
 mod send;
 mod silence;
@@ -17,6 +18,7 @@ use rtpbridge_shared::ipc::recording::StreamDirection;
 use rtpbridge_shared::ipc::stats::{InboundStats, OutboundStats};
 use rtpbridge_shared::vocab::Codec;
 
+pub(crate) use frames::PacketArea;
 pub(crate) use receive::{Content, Heard, Inbound};
 
 use self::event_lane::EventLane;
@@ -24,10 +26,13 @@ use self::silence::Silence;
 use crate::dtmf::receiver::{EventReceiver, FinishedEvent};
 use crate::entropy::Entropy;
 use crate::rtcp::control::ReportControl;
+use crate::rtp::frame_track::FrameTrack;
 use crate::rtp::header::MidExtension;
 use crate::rtp::reception::Reception;
 use crate::rtp::rewrite::OutgoingStream;
-use crate::sdp::{AgreedCodec, AgreedSecurity, AgreedTelephoneEvent, Agreement, ExtensionKind};
+use crate::sdp::{
+    AgreedCodec, AgreedSecurity, AgreedTelephoneEvent, Agreement, ExtensionKind, OpusParameters,
+};
 use crate::session::{Outbox, RecordFrame, RecordKind, Recordings, SocketKey};
 use crate::srtp::{MasterKey, Protector, Unprotector};
 use crate::time::{Instant, Moment, WallTime};
@@ -41,8 +46,12 @@ pub(crate) struct MediaLeg {
     formats: Vec<(u8, Format)>,
     codec: Option<AgreedCodec>,
     event_format: Option<AgreedTelephoneEvent>,
+    /// Length of the packets that we encode, ms.
+    packet_time_ms: u8,
+    opus: OpusParameters,
     inbound: InboundState,
     pub(super) stream: OutgoingStream,
+    track: FrameTrack,
     pub(super) control: ReportControl,
     events: EventReceiver,
     lane: EventLane,
@@ -125,8 +134,11 @@ impl MediaLeg {
             formats: Vec::new(),
             codec: None,
             event_format: None,
+            packet_time_ms: 20,
+            opus: OpusParameters::default(),
             inbound: InboundState::default(),
             stream: OutgoingStream::new(entropy, DEFAULT_CLOCK),
+            track: FrameTrack::default(),
             control: ReportControl::new(entropy),
             events: EventReceiver::default(),
             lane: EventLane::default(),
@@ -156,6 +168,9 @@ impl MediaLeg {
         self.stream.set_clock_rate(clock_rate, now);
         self.event_format = agreement.telephone_event_for(clock_rate);
         self.mid = mid_extension(agreement);
+        self.packet_time_ms = u8::try_from(agreement.packet_time_ms).unwrap_or(u8::MAX);
+        self.opus = agreement.opus;
+        self.track.interrupt();
         self.control.start(entropy, now);
     }
 
@@ -187,11 +202,13 @@ impl MediaLeg {
     /// Sending is interrupted: what comes next follows the last packet sent.
     pub(crate) fn on_interruption(&mut self) {
         self.stream.rebase();
+        self.track.interrupt();
     }
 
     /// The leg is in another session, where the same keys name other sources.
     pub(crate) fn on_moved(&mut self) {
         self.stream.forget_source();
+        self.track.interrupt();
         self.lane.forget_sources();
     }
 

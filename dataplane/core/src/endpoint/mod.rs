@@ -4,25 +4,37 @@
 mod file;
 mod latching;
 mod leg;
+mod pcm;
 mod rtp;
+mod tone;
 mod webrtc;
 
 use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::RequestError;
+use rtpbridge_shared::ipc::playback::ToneCreate;
 use rtpbridge_shared::ipc::session::EndpointDetails;
 use rtpbridge_shared::ipc::stats::{InboundStats, OutboundStats, StatsRow};
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
 pub(crate) use self::file::FileEndpoint;
 pub use self::file::{OpenedFile, PlayOrder};
-pub(crate) use self::leg::{Content, Heard, Inbound, Keys, MediaLeg, Path, Sinks, TimedOut};
+pub(crate) use self::leg::{
+    Content, Heard, Inbound, Keys, MediaLeg, PacketArea, Path, Sinks, TimedOut,
+};
+pub(crate) use self::pcm::{Ending, MAX_FRAME, Pulled};
 pub(crate) use self::rtp::negotiation::Birth;
 pub(crate) use self::rtp::{OfferPlan, RtpEndpoint, prepare_answer, prepare_offer};
+use self::tone::ToneEndpoint;
 pub(crate) use self::webrtc::{HandshakeStart, WebrtcEndpoint};
 use crate::dtmf::sender::QueuedDigit;
 use crate::entropy::Entropy;
-use crate::session::{Channel, EndpointKey, EndpointSockets, EndpointView, PacketBuffer};
+use crate::playback;
+use crate::rtp::frame_track::FrameMaker;
+use crate::session::{
+    Channel, EndpointKey, EndpointSockets, EndpointView, EngineConfig, PacketBuffer,
+};
 use crate::time::{Instant, Moment};
+use crate::transcode::{EncodedFrame, TargetFormat};
 
 /// One endpoint with everything that moves when it is transferred.
 pub(crate) struct Endpoint {
@@ -42,6 +54,7 @@ enum Kind {
     Rtp(Box<RtpEndpoint>),
     Webrtc(Box<WebrtcEndpoint>),
     File(Box<FileEndpoint>),
+    Tone(Box<ToneEndpoint>),
 }
 
 impl Endpoint {
@@ -69,6 +82,14 @@ impl Endpoint {
         }
     }
 
+    pub(crate) fn tone(request: &ToneCreate) -> Self {
+        Self {
+            id: request.endpoint,
+            direction_override: None,
+            kind: Kind::Tone(Box::new(ToneEndpoint::new(request))),
+        }
+    }
+
     pub(crate) fn id(&self) -> EndpointId {
         self.id
     }
@@ -77,7 +98,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(_) => EndpointType::Rtp,
             Kind::Webrtc(_) => EndpointType::Webrtc,
-            Kind::File(_) => EndpointType::File,
+            Kind::File(_) | Kind::Tone(_) => EndpointType::File,
         }
     }
 
@@ -86,6 +107,7 @@ impl Endpoint {
             Kind::Rtp(rtp) => rtp.state(),
             Kind::Webrtc(webrtc) => webrtc.state(),
             Kind::File(file) => file.state(),
+            Kind::Tone(tone) => tone.state(),
         }
     }
 
@@ -94,7 +116,7 @@ impl Endpoint {
         let negotiated = match &self.kind {
             Kind::Rtp(rtp) => rtp.negotiated_direction(),
             Kind::Webrtc(webrtc) => webrtc.negotiated_direction(),
-            Kind::File(_) => Direction::Sendonly,
+            Kind::File(_) | Kind::Tone(_) => Direction::Sendonly,
         };
         self.direction_override.unwrap_or(negotiated)
     }
@@ -110,7 +132,7 @@ impl Endpoint {
                 media: webrtc.socket(),
                 rtcp: None,
             }),
-            Kind::File(_) => None,
+            Kind::File(_) | Kind::Tone(_) => None,
         }
     }
 
@@ -139,15 +161,59 @@ impl Endpoint {
         self.leg().and_then(MediaLeg::sending_codec)
     }
 
+    /// What it sends; L16 stands for PCM that is pulled.
     pub(crate) fn incoming_codec(&self) -> Option<Codec> {
-        self.leg().and_then(MediaLeg::incoming_codec)
+        match self.leg() {
+            Some(leg) => leg.incoming_codec(),
+            None => self.pcm_rate(8000).map(|_| Codec::L16),
+        }
+    }
+
+    /// What it is to be sent when we encode for it.
+    pub(crate) fn target_format(&self, config: &EngineConfig) -> Option<TargetFormat> {
+        self.leg()?.target_format(config)
+    }
+
+    /// Takes a frame that `maker` encoded for it.
+    pub(crate) fn handle_frame(
+        &mut self,
+        maker: FrameMaker,
+        frame: &EncodedFrame<'_>,
+        now: Moment,
+        area: &mut PacketArea,
+        sinks: &mut Sinks<'_>,
+    ) {
+        let path = self.media_path();
+        if let Some(leg) = self.leg_mut() {
+            leg.send_frame(maker, frame, now, path, area, sinks);
+        }
+    }
+
+    /// Where sound is pulled from it: at which rate, when `wanted_hz` is the best that its listeners
+    /// can use. None for endpoints that receive packets.
+    pub(crate) fn pcm_rate(&self, wanted_hz: u32) -> Option<u32> {
+        match &self.kind {
+            Kind::Rtp(_) | Kind::Webrtc(_) => None,
+            Kind::File(_) => Some(playback::RATE_HZ),
+            Kind::Tone(_) => Some(wanted_hz),
+        }
+    }
+
+    /// The next 20 ms of what it makes, at the rate that [`pcm_rate`](Self::pcm_rate) gave: `out` has
+    /// room for exactly that. Called at every tick.
+    pub(crate) fn pull(&mut self, rate_hz: u32, out: &mut [i16]) -> Pulled {
+        match &mut self.kind {
+            Kind::Rtp(_) | Kind::Webrtc(_) => Pulled::Nothing,
+            Kind::File(file) => file.pull(out),
+            Kind::Tone(tone) => tone.pull(rate_hz, out),
+        }
     }
 
     pub(crate) fn details(&self) -> EndpointDetails {
         let remote = match &self.kind {
             Kind::Rtp(rtp) => rtp.remote_address(),
             Kind::Webrtc(webrtc) => webrtc.remote_address(),
-            Kind::File(_) => None,
+            Kind::File(_) | Kind::Tone(_) => None,
         };
         let file = self.file_part();
         EndpointDetails {
@@ -190,7 +256,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_packet(arrival, channel, source, buffer, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_packet(arrival, source, buffer, sinks),
-            Kind::File(_) => Heard::default(),
+            Kind::File(_) | Kind::Tone(_) => Heard::default(),
         }
     }
 
@@ -198,7 +264,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.next_timeout(),
             Kind::Webrtc(webrtc) => webrtc.next_timeout(),
-            Kind::File(file) => file.next_timeout(),
+            Kind::File(_) | Kind::Tone(_) => None,
         }
     }
 
@@ -211,7 +277,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_timeout(entropy, now, sinks),
-            Kind::File(_) => TimedOut::default(),
+            Kind::File(_) | Kind::Tone(_) => TimedOut::default(),
         }
     }
 
@@ -219,7 +285,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.on_removed(now, sinks),
             Kind::Webrtc(webrtc) => webrtc.on_removed(now, sinks),
-            Kind::File(_) => {}
+            Kind::File(_) | Kind::Tone(_) => {}
         }
     }
 
@@ -228,7 +294,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.media_path(),
             Kind::Webrtc(webrtc) => webrtc.media_path(),
-            Kind::File(_) => None,
+            Kind::File(_) | Kind::Tone(_) => None,
         }
     }
 
@@ -237,7 +303,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => Some(&rtp.leg),
             Kind::Webrtc(webrtc) => Some(&webrtc.leg),
-            Kind::File(_) => None,
+            Kind::File(_) | Kind::Tone(_) => None,
         }
     }
 
@@ -246,7 +312,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => Some(&mut rtp.leg),
             Kind::Webrtc(webrtc) => Some(&mut webrtc.leg),
-            Kind::File(_) => None,
+            Kind::File(_) | Kind::Tone(_) => None,
         }
     }
 
@@ -258,7 +324,7 @@ impl Endpoint {
         let actual = self.endpoint_type();
         match &mut self.kind {
             Kind::Rtp(rtp) => Ok(rtp),
-            Kind::Webrtc(_) | Kind::File(_) => Err(RequestError::WrongEndpointType { actual }),
+            _ => Err(RequestError::WrongEndpointType { actual }),
         }
     }
 
@@ -270,7 +336,7 @@ impl Endpoint {
         let actual = self.endpoint_type();
         match &mut self.kind {
             Kind::Webrtc(webrtc) => Ok(webrtc),
-            Kind::Rtp(_) | Kind::File(_) => Err(RequestError::WrongEndpointType { actual }),
+            _ => Err(RequestError::WrongEndpointType { actual }),
         }
     }
 
@@ -283,7 +349,15 @@ impl Endpoint {
     pub(crate) fn ice_state(&self) -> Option<IceState> {
         match &self.kind {
             Kind::Webrtc(webrtc) => Some(webrtc.ice_state()),
-            Kind::Rtp(_) | Kind::File(_) => None,
+            _ => None,
+        }
+    }
+
+    /// Frames for which what feeds it was late since this was last asked.
+    pub(crate) fn take_underruns(&mut self) -> u64 {
+        match &mut self.kind {
+            Kind::File(file) => file.take_underruns(),
+            _ => 0,
         }
     }
 
@@ -295,7 +369,7 @@ impl Endpoint {
         let actual = self.endpoint_type();
         match &mut self.kind {
             Kind::File(file) => Ok(file),
-            Kind::Rtp(_) | Kind::Webrtc(_) => Err(RequestError::WrongEndpointType { actual }),
+            _ => Err(RequestError::WrongEndpointType { actual }),
         }
     }
 
@@ -307,7 +381,7 @@ impl Endpoint {
     fn file_part(&self) -> Option<&FileEndpoint> {
         match &self.kind {
             Kind::File(file) => Some(file),
-            Kind::Rtp(_) | Kind::Webrtc(_) => None,
+            _ => None,
         }
     }
 

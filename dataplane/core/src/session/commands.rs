@@ -6,6 +6,7 @@ use rtpbridge_shared::ipc::dtmf::{DtmfInject, DtmfSetSensitive};
 use rtpbridge_shared::ipc::endpoint::{
     AcceptAnswer, CreateFromOffer, CreateOffer, IceRestarted, RemoteOffer, UpdateDirection,
 };
+use rtpbridge_shared::ipc::playback::ToneCreate;
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointType, Transport};
 
 use super::engine::Session;
@@ -159,6 +160,24 @@ impl Session {
         self.recordings.on_leg(prepared.id, out);
         self.on_endpoints_changed(now.at);
         Ok(Created { key, sdp })
+    }
+
+    /// `endpoint.create_tone`
+    ///
+    /// # Errors
+    /// The session has no room.
+    pub fn create_tone(
+        &mut self,
+        now: Moment,
+        request: &ToneCreate,
+        out: &mut dyn Outbox,
+    ) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        self.check_new(request.endpoint)?;
+        self.endpoints.insert(Box::new(Endpoint::tone(request)));
+        self.recordings.on_leg(request.endpoint, out);
+        self.on_endpoints_changed(now.at);
+        Ok(())
     }
 
     /// `endpoint.accept_answer`. Datagrams that the kernel stamped before `now` are ignored for the

@@ -16,6 +16,7 @@ use super::input::{Channel, EndpointKey, EndpointSockets, PacketBuffer};
 use super::liveness::{Expiry, Liveness};
 use super::output::{EndedRecording, Outbox};
 use super::plan::RoutePlan;
+use super::sound::Sound;
 use super::stats::Subscription;
 use super::taps::Recordings;
 use crate::dtmf::receiver::FinishedEvent;
@@ -36,6 +37,8 @@ pub struct Session {
     /// Detached, and not yet known to have arrived elsewhere: they still count.
     pub(super) departing: Vec<EndpointId>,
     pub(super) plan: RoutePlan,
+    /// None in sessions that only forward.
+    pub(super) sound: Option<Box<Sound>>,
     pub(super) events: EventLog,
     pub(super) recordings: Recordings,
     pub(super) subscription: Option<Subscription>,
@@ -73,6 +76,7 @@ impl Session {
             endpoints: Endpoints::default(),
             departing: Vec::new(),
             plan: RoutePlan::default(),
+            sound: None,
             events,
             recordings: Recordings::default(),
             subscription: None,
@@ -101,6 +105,7 @@ impl Session {
             closed.sockets.extend(endpoint.sockets());
         }
         self.plan = RoutePlan::default();
+        self.sound = None;
         self.subscription = None;
         closed.recordings = self.recordings.stop_all();
         self.liveness.on_closed();
@@ -123,6 +128,8 @@ impl Session {
                 self.handle_endpoint_timeout(key, now, out);
             }
         }
+        self.run_ticks(now, out);
+        self.give_up_waiting(now, out);
         self.report_stats(now, out);
         if self.endpoints.iter().any(|(_, e)| e.is_playing()) {
             self.liveness.on_activity(now.at);
@@ -174,7 +181,7 @@ impl Session {
         if states != states_before {
             self.on_states(id, states_before, states, arrival.at, out);
         } else if is_other_codec {
-            self.replan();
+            self.replan(arrival.at);
         }
         if let Some(inbound) = heard.inbound {
             for finished in heard.finished.into_iter().flatten() {
@@ -265,22 +272,29 @@ impl Session {
     pub(super) fn on_endpoints_changed(&mut self, now: Instant) {
         let are_none = self.endpoint_count() == 0;
         self.liveness.on_endpoints(are_none, now);
-        self.replan();
+        self.replan(now);
         self.reschedule();
     }
 
     /// Decides anew who hears whom. Destinations whose feed changed go on where they are.
-    pub(super) fn replan(&mut self) {
+    pub(super) fn replan(&mut self, now: Instant) {
         let views: Vec<_> = self.endpoints.iter().map(|(key, e)| e.view(key)).collect();
         let plan = RoutePlan::build(&views);
         for (key, feed) in plan.feeds() {
-            if self.plan.feed(key) != feed
+            if !self.plan.feed(key).goes_on_as(feed)
                 && let Some(leg) = self.endpoints.get_mut(key).and_then(Endpoint::leg_mut)
             {
                 leg.on_interruption();
             }
         }
         self.plan = plan;
+        if self.sound.is_none() && Sound::is_needed(&self.plan, &self.endpoints) {
+            self.sound = Some(Box::new(Sound::new(&self.config)));
+        }
+        if let Some(sound) = &mut self.sound {
+            let entropy = self.entropy.as_mut();
+            sound.follow(&self.plan, &self.endpoints, &self.config, entropy, now);
+        }
     }
 
     /// Tells of an endpoint's changed states, and routes accordingly.
@@ -316,7 +330,8 @@ impl Session {
     pub(super) fn reschedule(&mut self) {
         let endpoints = self.endpoints.iter().filter_map(|(_, e)| e.next_timeout());
         let stats = self.subscription.as_ref().map(Subscription::next_timeout);
-        let others = [stats, self.liveness.next_timeout()];
+        let sound = self.sound.as_deref().and_then(Sound::next_timeout);
+        let others = [stats, sound, self.liveness.next_timeout()];
         self.deadline = endpoints.chain(others.into_iter().flatten()).min();
     }
 
@@ -334,12 +349,6 @@ impl Session {
         if endpoint.next_timeout().is_none_or(|due| now.at < due) {
             return;
         }
-        if self.play_file(key, now, out) {
-            return;
-        }
-        let Some(endpoint) = self.endpoints.get_mut(key) else {
-            return;
-        };
         let (id, states_before) = (endpoint.id(), endpoint.states());
         let recordings = &mut self.recordings;
         let mut sinks = Sinks { recordings, out };

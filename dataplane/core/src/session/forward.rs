@@ -17,6 +17,7 @@ impl Session {
         now: Moment,
         out: &mut dyn Outbox,
     ) {
+        let mut is_transcoded = false;
         for route in self.plan.routes_from(source) {
             let Some(destination) = self.endpoints.get_mut(route.destination) else {
                 continue;
@@ -34,16 +35,21 @@ impl Session {
                 (Content::Audio(_), Handling::Forward) => {
                     leg.forward_audio(source.0, inbound, buffer, now, path, sinks);
                 }
-                // Where pipelines and mixers take their input.
-                (Content::Audio(_), Handling::Transcode | Handling::Mix) => {
-                    sinks.out.counters().unroutable += 1;
-                }
+                (Content::Audio(_), Handling::Transcode) => is_transcoded = true,
+                (Content::Audio(_), Handling::Mix) => sinks.out.counters().unroutable += 1,
                 (Content::Event { .. }, handling) => {
                     leg.forward_event(source.0, inbound, handling, now, path, sinks);
                 }
                 (Content::Unknown, Handling::Forward) => leg.withhold(source.0, inbound),
                 (Content::Audio(_), Handling::EventsOnly) | (Content::Unknown, _) => {}
             }
+        }
+        if let Content::Audio(codec) = inbound.content
+            && is_transcoded
+        {
+            let payload = buffer.datagram().get(inbound.payload.clone());
+            let payload = payload.unwrap_or_default();
+            self.transcode(source, codec, inbound, payload, now, out);
         }
     }
 }

@@ -17,6 +17,7 @@ mod output;
 mod plan;
 mod playback;
 mod recording;
+mod sound;
 mod stats;
 mod taps;
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! Every method is called from within a session's method and must be cheap; none may call back.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use rtpbridge_shared::id::{EndpointId, RecordingId};
 use rtpbridge_shared::ipc::NumberedEvent;
@@ -44,6 +45,11 @@ pub trait Outbox {
     /// The peer's description is known: the handshake of the endpoint with this socket may begin, in
     /// this role, and the peer's certificate must match one of the fingerprints.
     fn start_handshake(&mut self, socket: SocketKey, role: DtlsRole, peer: Vec<Fingerprint>);
+
+    /// A tick of the 20 ms grid ran this long after its moment.
+    fn mixer_lateness(&mut self, late: Duration) {
+        let _ = late;
+    }
 
     /// The worker's counters.
     fn counters(&mut self) -> &mut Counters;

@@ -80,6 +80,16 @@ pub struct RoutePlan {
     feeds: Vec<(EndpointKey, Feed)>,
 }
 
+impl Feed {
+    /// Whether a destination fed like this hears no break when it is fed like `next`.
+    pub fn goes_on_as(&self, next: &Feed) -> bool {
+        match (self, next) {
+            (Feed::Mix { .. }, Feed::Mix { .. }) => true,
+            _ => self == next,
+        }
+    }
+}
+
 impl RoutePlan {
     /// Decides for all endpoints.
     pub fn build(views: &[EndpointView]) -> Self {
@@ -155,7 +165,8 @@ fn feed(destination: &EndpointView, views: &[EndpointView]) -> Feed {
     let source = first.key;
     match first.incoming {
         None => Feed::Nothing,
-        Some(from) if from == to => Feed::Forward { source },
+        // L16 is never on the wire: it stands for PCM that passes through a pipeline.
+        Some(from) if from == to && to != Codec::L16 => Feed::Forward { source },
         Some(from) => Feed::Transcode { source, from, to },
     }
 }
@@ -241,9 +252,14 @@ mod tests {
         for bridge in &mut bridges {
             bridge.is_bridge = true;
         }
-        let plan = RoutePlan::build(&[bridges[0], bridges[1], view(3, Codec::L16)]);
-        assert_eq!(plan.feed(EndpointKey(1)), &forward(3));
-        assert_eq!(plan.feed(EndpointKey(2)), &forward(3));
+        let plan = RoutePlan::build(&[bridges[0], bridges[1], view(3, Codec::Pcmu)]);
+        let decoded = Feed::Transcode {
+            source: EndpointKey(3),
+            from: Codec::Pcmu,
+            to: Codec::L16,
+        };
+        assert_eq!(plan.feed(EndpointKey(1)), &decoded);
+        assert_eq!(plan.feed(EndpointKey(2)), &decoded);
         assert_eq!(plan.routes_from(EndpointKey(1)).len(), 1);
     }
 

@@ -10,7 +10,6 @@ use super::engine::Session;
 use super::input::EndpointKey;
 use super::output::Outbox;
 use crate::endpoint::{Endpoint, FileEndpoint, OpenedFile, PlayOrder, States};
-use crate::playback::{FRAME_SAMPLES, PlayedFrame};
 use crate::time::Moment;
 
 impl Session {
@@ -38,7 +37,7 @@ impl Session {
         self.check_file(now, request)?;
         let mut file = FileEndpoint::new(request);
         if let Some(opened) = opened {
-            file.on_opened(opened, now.at);
+            file.on_opened(opened);
         }
         let endpoint = Endpoint::file(request.endpoint, file);
         self.endpoints.insert(Box::new(endpoint));
@@ -93,7 +92,7 @@ impl Session {
         };
         match opened {
             Ok(opened) => self.change_file(key, now, out, |file| {
-                file.on_opened(opened, now.at);
+                file.on_opened(opened);
             }),
             Err(error) => self.give_up_file(key, Some(error), now, out),
         }
@@ -143,34 +142,6 @@ impl Session {
         let mut resumed = Ok(());
         self.change_file(key, now, out, |file| resumed = file.resume());
         resumed
-    }
-
-    /// Plays what is due of a file. True when the endpoint was one.
-    pub(super) fn play_file(
-        &mut self,
-        key: EndpointKey,
-        now: Moment,
-        out: &mut dyn Outbox,
-    ) -> bool {
-        let Some(endpoint) = self.endpoints.get_mut(key) else {
-            return false;
-        };
-        let before = endpoint.states();
-        let Ok(file) = endpoint.as_file() else {
-            return false;
-        };
-        let mut pcm = [0; FRAME_SAMPLES];
-        let mut finished = None;
-        while let Some(played) = file.handle_timeout(now.at, &mut pcm) {
-            if let PlayedFrame::Finished(reason) = played {
-                finished = Some(reason);
-            }
-        }
-        out.counters().file_underruns += file.take_underruns();
-        if let Some(reason) = finished {
-            self.on_file_finished(key, reason, before, now, out);
-        }
-        true
     }
 
     /// A file played its last sample, or its decoder gave up; `before` is how it stood then.

@@ -306,7 +306,7 @@ impl MediaLeg {
         self.tap(StreamDirection::Outbound, kind, now.wall, packet, sinks);
     }
 
-    fn header(&self, placed: Placed, payload_type: u8) -> HeaderBytes {
+    pub(super) fn header(&self, placed: Placed, payload_type: u8) -> HeaderBytes {
         OwnHeader {
             marker: placed.marker,
             payload_type,

@@ -175,22 +175,6 @@ fn an_unknown_payload_type_is_dropped_and_is_no_loss() {
 }
 
 #[test]
-fn a_listener_among_two_talkers_or_of_another_codec_gets_nothing_and_it_is_counted() {
-    let mut world = World::new();
-    let (mut one, _) = world.pair();
-    let three = world.join(PCMU, Direction::Recvonly);
-    world.talk(&mut one);
-    assert!(world.take_rtp(&three).is_empty());
-    assert_eq!(world.out.counters.unroutable, 1);
-    let mut other = World::new();
-    let mut one = other.join(PCMU, Direction::Sendrecv);
-    let two = other.join("8", Direction::Sendrecv);
-    other.talk(&mut one);
-    assert!(other.take_rtp(&two).is_empty());
-    assert_eq!(other.out.counters.unroutable, 1);
-}
-
-#[test]
 fn several_listeners_of_one_talker_each_hear_it() {
     let mut world = World::new();
     let mut one = world.join(PCMU, Direction::Sendonly);

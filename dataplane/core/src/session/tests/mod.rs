@@ -10,6 +10,7 @@ mod life;
 mod recordings;
 mod srtp;
 mod switching;
+mod tones;
 mod webrtc;
 mod webrtc_offers;
 
@@ -20,7 +21,7 @@ use std::time::Duration;
 use rtpbridge_shared::id::{EndpointId, SessionId};
 use rtpbridge_shared::ipc::Event;
 use rtpbridge_shared::ipc::endpoint::{CreateFromOffer, UpdateDirection};
-use rtpbridge_shared::vocab::Direction;
+use rtpbridge_shared::vocab::{Codec, Direction};
 
 use super::testing::{Collector, Seeded, Sent};
 use super::*;

@@ -1,0 +1,190 @@
+//! A session's sound beyond forwarding: what is decoded, made, mixed and encoded for whom.
+//!
+//! ```text
+//! packets of a party ──► pipelines ──► frames ──► the listeners' streams      (packets.rs)
+//! pulled every 20 ms ──► pipelines ──► frames ──► the listeners' streams      (tick.rs)
+//! ```
+//! It follows the [`RoutePlan`]: who hears whom is decided there. Sessions that only forward have
+//! none of this.
+
+mod delivery;
+mod packets;
+mod tick;
+
+use super::config::EngineConfig;
+use super::endpoints::Endpoints;
+use super::input::EndpointKey;
+use super::plan::{Feed, RoutePlan};
+use crate::codec;
+use crate::endpoint::{Endpoint, MAX_FRAME, PacketArea};
+use crate::entropy::Entropy;
+use crate::mixer::{MixClock, Tick};
+use crate::rtp::frame_track::FrameTrack;
+use crate::rtp::rewrite::OutgoingStream;
+use crate::time::Instant;
+use crate::transcode::{TargetFormat, TranscodeCache};
+use rtpbridge_shared::vocab::{Codec, EndpointState};
+
+/// How sound that was made here is recorded: the static payload type that every tool can read
+/// without a description.
+const RECORDED_CODEC: Codec = Codec::Pcmu;
+
+/// See the module's comment.
+pub(crate) struct Sound {
+    cache: TranscodeCache<EndpointKey>,
+    sources: Vec<Source>,
+    /// Runs while anything is pulled or mixed.
+    clock: Option<MixClock>,
+    area: PacketArea,
+    pcm: Box<[i16; MAX_FRAME]>,
+}
+
+/// Who is heard through a pipeline, or pulled.
+struct Source {
+    key: EndpointKey,
+    listeners: Listeners,
+    /// Which of its lives the pipelines belong to.
+    epoch: Option<u32>,
+    made: Option<Box<Made>>,
+}
+
+/// The formats that are wanted of a source, each once, and who wants which.
+#[derive(Default)]
+struct Listeners {
+    formats: Vec<TargetFormat>,
+    /// Place in `formats`, and who.
+    places: Vec<(usize, EndpointKey)>,
+}
+
+/// A source whose sound is pulled.
+struct Made {
+    rate_hz: u32,
+    last_tick: Option<Tick>,
+    /// The stream that recordings see.
+    stream: OutgoingStream,
+    track: FrameTrack,
+}
+
+impl Sound {
+    pub(super) fn new(config: &EngineConfig) -> Self {
+        Self {
+            cache: TranscodeCache::new(config.transcode_cache_size),
+            sources: Vec::new(),
+            clock: None,
+            area: PacketArea::new(),
+            pcm: Box::new([0; MAX_FRAME]),
+        }
+    }
+
+    /// Whether a session with this plan needs one.
+    pub(super) fn is_needed(plan: &RoutePlan, endpoints: &Endpoints) -> bool {
+        let is_encoded = |feed: &Feed| matches!(feed, Feed::Transcode { .. } | Feed::Mix { .. });
+        plan.feeds().any(|(_, feed)| is_encoded(feed))
+            || endpoints.iter().any(|(_, endpoint)| is_made(endpoint))
+    }
+
+    /// The plan, or what endpoints want, has changed.
+    pub(super) fn follow(
+        &mut self,
+        plan: &RoutePlan,
+        endpoints: &Endpoints,
+        config: &EngineConfig,
+        entropy: &mut dyn Entropy,
+        now: Instant,
+    ) {
+        let mut before = std::mem::take(&mut self.sources);
+        for (key, endpoint) in endpoints.iter() {
+            let listeners = Listeners::of(key, plan, endpoints, config);
+            if listeners.places.is_empty() && !is_made(endpoint) {
+                continue;
+            }
+            let known = before.iter().position(|source| source.key == key);
+            let mut source = match known {
+                Some(at) => before.swap_remove(at),
+                None => Source {
+                    key,
+                    listeners: Listeners::default(),
+                    epoch: None,
+                    made: is_made(endpoint).then(|| Box::new(Made::new(entropy))),
+                },
+            };
+            source.listeners = listeners;
+            if let Some(made) = &mut source.made {
+                let wanted_hz = source.listeners.best_rate();
+                made.rate_hz = endpoint.pcm_rate(wanted_hz).unwrap_or(wanted_hz);
+            }
+            self.sources.push(source);
+        }
+        for gone in before {
+            self.cache.remove_source(gone.key);
+        }
+        let is_clocked = self.sources.iter().any(|source| source.made.is_some());
+        self.clock = is_clocked.then(|| self.clock.unwrap_or(MixClock::new(now)));
+    }
+
+    /// When something is due.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let tick = self.clock.as_ref().map(MixClock::next_timeout);
+        [self.cache.next_timeout(), tick]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+impl Listeners {
+    fn of(
+        source: EndpointKey,
+        plan: &RoutePlan,
+        endpoints: &Endpoints,
+        config: &EngineConfig,
+    ) -> Self {
+        let mut listeners = Self::default();
+        for (key, feed) in plan.feeds() {
+            let is_listener = matches!(feed, Feed::Transcode { source: its, .. } if *its == source);
+            let endpoint = endpoints.get(key).filter(|_| is_listener);
+            if let Some(format) = endpoint.and_then(|endpoint| endpoint.target_format(config)) {
+                let place = listeners.place_of(format);
+                listeners.places.push((place, key));
+            }
+        }
+        listeners
+    }
+
+    fn place_of(&mut self, format: TargetFormat) -> usize {
+        let known = self.formats.iter().position(|known| *known == format);
+        known.unwrap_or_else(|| {
+            self.formats.push(format);
+            self.formats.len() - 1
+        })
+    }
+
+    /// The best that any of them can use.
+    fn best_rate(&self) -> u32 {
+        let rates = self
+            .formats
+            .iter()
+            .map(|format| codec::audio_rate(format.codec()));
+        rates.max().unwrap_or(8000)
+    }
+}
+
+impl Made {
+    fn new(entropy: &mut dyn Entropy) -> Self {
+        Self {
+            rate_hz: 8000,
+            last_tick: None,
+            stream: OutgoingStream::new(entropy, RECORDED_CODEC.clock_rate()),
+            track: FrameTrack::default(),
+        }
+    }
+}
+
+/// Whether sound is pulled from it.
+fn is_made(endpoint: &Endpoint) -> bool {
+    let is_live = matches!(
+        endpoint.state(),
+        EndpointState::Playing | EndpointState::Paused
+    );
+    is_live && endpoint.pcm_rate(8000).is_some()
+}

@@ -1,0 +1,87 @@
+//! Packets of parties through pipelines.
+
+use super::delivery::Delivery;
+use crate::codec::Codec;
+use crate::endpoint::{Inbound, Sinks};
+use crate::session::{EndpointKey, Outbox, Session};
+use crate::time::Moment;
+use crate::transcode::SourcePacket;
+
+impl Session {
+    /// A party's audio goes to all who hear it in another form.
+    pub(in crate::session) fn transcode(
+        &mut self,
+        key: EndpointKey,
+        codec: Codec,
+        inbound: &Inbound,
+        payload: &[u8],
+        now: Moment,
+        out: &mut dyn Outbox,
+    ) {
+        let Some(sound) = self.sound.as_deref_mut() else {
+            return;
+        };
+        let Some(source) = sound.sources.iter_mut().find(|source| source.key == key) else {
+            return;
+        };
+        let cache = &mut sound.cache;
+        if source.epoch.replace(inbound.epoch) != Some(inbound.epoch) {
+            cache.remove_source(key);
+        }
+        let packet = SourcePacket {
+            // The pipelines know of sequence numbers what RTP says.
+            sequence: inbound.sequence as u16,
+            timestamp: inbound.timestamp,
+            marker: inbound.marker,
+            payload,
+        };
+        let mut delivery = Delivery {
+            source: key,
+            places: &source.listeners.places,
+            endpoints: &mut self.endpoints,
+            area: &mut sound.area,
+            sinks: Sinks {
+                recordings: &mut self.recordings,
+                out,
+            },
+            now,
+            recorded: None,
+        };
+        let wanted = (source.listeners.formats.as_slice(), false);
+        cache.handle_packet(now.at, (key, codec), packet, wanted, &mut delivery);
+        let errors = cache.take_errors();
+        delivery.sinks.out.counters().transcode_errors += errors;
+        let due = cache.next_timeout();
+        self.wake_by(due);
+    }
+
+    /// Stops waiting for packets that are missing.
+    pub(in crate::session) fn give_up_waiting(&mut self, now: Moment, out: &mut dyn Outbox) {
+        let Some(sound) = self.sound.as_deref_mut() else {
+            return;
+        };
+        while let Some(key) = sound.cache.due(now.at) {
+            let Some(source) = sound.sources.iter().find(|source| source.key == key) else {
+                sound.cache.remove_source(key);
+                continue;
+            };
+            let mut delivery = Delivery {
+                source: key,
+                places: &source.listeners.places,
+                endpoints: &mut self.endpoints,
+                area: &mut sound.area,
+                sinks: Sinks {
+                    recordings: &mut self.recordings,
+                    out: &mut *out,
+                },
+                now,
+                recorded: None,
+            };
+            let formats = &source.listeners.formats;
+            sound
+                .cache
+                .handle_timeout(now.at, key, formats, &mut delivery);
+        }
+        out.counters().transcode_errors += sound.cache.take_errors();
+    }
+}
