@@ -5,7 +5,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use nix::unistd::User;
@@ -212,6 +212,8 @@ fn share(
         ports: Ports::new(addresses, range, webrtc, config.media_dscp, rand::random),
         recorder,
         files,
+        peers: OnceLock::new(),
+        moves: Arc::default(),
         engine: Arc::new(engine_config(config, handshakes.fingerprint().clone())),
         handshakes: Some(handshakes),
         settings: Settings {
@@ -252,6 +254,8 @@ fn start_workers(count: usize, shared: &Arc<Shared>) -> io::Result<Workers> {
         workers.0.push(handle);
         workers.1.push(thread);
     }
+    // The first and only time.
+    let _ = shared.peers.set(workers.0.clone());
     Ok(workers)
 }
 

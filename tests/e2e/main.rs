@@ -27,4 +27,5 @@ mod srtp;
 mod stats;
 mod supervised;
 mod survival;
+mod transfer;
 mod webrtc;

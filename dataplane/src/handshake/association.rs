@@ -131,10 +131,6 @@ impl Association {
     }
 
     /// Another worker polls from now on.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for endpoints that move between workers")
-    )]
     pub(crate) fn set_wake(&self, wake: Wake) {
         *self
             .bell

@@ -20,7 +20,7 @@ use super::outbox::{Class, Ticket};
 use super::placement;
 use crate::sys::clock;
 use crate::sys::process::ProcessReader;
-use crate::worker::{self, Command, Gauges, Shared, SnapshotPage, WorkerHandle, WorkerTotals};
+use crate::worker::{self, Command, Gauges, Shared, WorkerHandle, WorkerTotals};
 
 /// How long a worker may take for a report or a page of a snapshot.
 const WORKER_PATIENCE: Duration = Duration::from_secs(3);
@@ -218,25 +218,34 @@ impl Dispatcher {
     async fn send_snapshot(&self, ticket: Ticket) {
         let (outbox, number) = (Arc::clone(ticket.outbox()), ticket.number());
         outbox.push(&ToControl::SnapshotBegin { number }, Class::MustArrive);
+        let pass = self.shared.moves.begin_snapshot();
+        let alone = async {
+            while !pass.is_alone() {
+                tokio::time::sleep(RETRY_PAUSE).await;
+            }
+        };
+        if tokio::time::timeout(WORKER_PATIENCE, alone).await.is_err() {
+            warn!("a transfer takes too long for a snapshot");
+        }
         for worker in &self.workers {
             let mut from = Some(0);
             while let Some(place) = from {
-                let Some(page) =
-                    ask(worker, |reply| Command::Snapshot { from: place, reply }).await
-                else {
+                let page = |reply| Command::Snapshot {
+                    from: place,
+                    outbox: Arc::clone(&outbox),
+                    number,
+                    reply,
+                };
+                let Some(next) = ask(worker, page).await else {
                     // Half a snapshot must not pass for a whole one.
                     ticket.answer(Err(RequestError::Unresponsive));
                     return;
                 };
-                let SnapshotPage { sessions, next } = page;
-                for session in sessions {
-                    let part = ToControl::SnapshotPart { number, session };
-                    outbox.push(&part, Class::MustArrive);
-                }
                 from = next;
                 outbox.drained().await;
             }
         }
+        drop(pass);
         outbox.push(&ToControl::SnapshotEnd { number }, Class::MustArrive);
         ticket.answer(Ok(Reply::Done));
     }

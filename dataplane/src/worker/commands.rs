@@ -1,19 +1,22 @@
 //! What others may ask of a worker, and the requests of control that concern one session. Answers
 //! come before the events that their request caused; counts come before both.
 
+use std::sync::Arc;
+
 use rtpbridge_core::session::Session;
 use rtpbridge_shared::id::SessionId;
-use rtpbridge_shared::ipc::session::{SessionEndReason, SessionSnapshot};
-use rtpbridge_shared::ipc::{Reply, Request, RequestError};
+use rtpbridge_shared::ipc::session::SessionEndReason;
+use rtpbridge_shared::ipc::{Reply, Request, RequestError, ToControl};
 use tokio::sync::oneshot;
 
 use super::Worker;
+use super::moves::Letter;
 use super::output::Output;
 use super::playback::Opened;
 use super::recordings::After;
 use super::report::WorkerTotals;
 use super::turn::guarded;
-use crate::ipc::outbox::Ticket;
+use crate::ipc::outbox::{Class, Outbox, Ticket};
 use crate::recorder::writer::Notice;
 use rtpbridge_core::time::Moment;
 
@@ -44,13 +47,19 @@ pub(crate) enum Command {
         /// Up to and including this event.
         event_number: u64,
     },
-    /// Some sessions for a snapshot.
+    /// Send some sessions of a snapshot, so that they are in order with events and counts.
     Snapshot {
         /// Where the page before ended.
         from: usize,
-        /// Who waits.
-        reply: oneshot::Sender<SnapshotPage>,
+        /// Who gets them.
+        outbox: Arc<Outbox>,
+        /// The request's number.
+        number: u64,
+        /// Told where the next page begins; none after the last.
+        reply: oneshot::Sender<Option<usize>>,
     },
+    /// From another worker.
+    Letter(Letter),
     /// The totals.
     Report {
         /// Who waits.
@@ -78,14 +87,6 @@ pub(crate) enum Command {
     /// Behave as if a bug showed itself outside of any session's turn.
     #[cfg(test)]
     Die,
-}
-
-/// A part of a worker's sessions.
-pub(crate) struct SnapshotPage {
-    /// The sessions.
-    pub(crate) sessions: Vec<SessionSnapshot>,
-    /// Where the next page begins; none after the last.
-    pub(crate) next: Option<usize>,
 }
 
 impl Worker {
@@ -122,7 +123,13 @@ impl Worker {
                 }
             }
             // Whoever no longer waits needs no answer.
-            Command::Snapshot { from, reply } => drop(reply.send(self.snapshot_page(from))),
+            Command::Snapshot {
+                from,
+                outbox,
+                number,
+                reply,
+            } => drop(reply.send(self.send_snapshot_page(from, &outbox, number))),
+            Command::Letter(letter) => self.on_letter(letter),
             Command::Report { reply } => drop(reply.send(Box::new(self.totals()))),
             Command::Recorder { recording, notice } => self.on_recorder(recording, notice),
             Command::FileOpened(opened) => self.on_file_opened(*opened),
@@ -179,6 +186,7 @@ impl Worker {
                 self.close_session(key, After::Destroyed(key, ticket));
             }
             Request::EndpointRemove { endpoint, .. } => self.remove_endpoint(key, endpoint, ticket),
+            Request::EndpointTransfer(transfer) => self.transfer(key, transfer, ticket),
             Request::RecordingStart(start) => self.start_recording(key, start, ticket),
             Request::FileCreate(create) => self.create_file(key, create, ticket),
             Request::FileFetched(fetched) => self.on_fetched(key, fetched, ticket),
@@ -246,25 +254,25 @@ impl Worker {
         self.after_turn_of(key, unharmed);
     }
 
-    fn snapshot_page(&mut self, from: usize) -> SnapshotPage {
-        let mut sessions = Vec::new();
+    fn send_snapshot_page(&self, from: usize, outbox: &Outbox, number: u64) -> Option<usize> {
+        let mut sent = 0;
         let end = self
             .sessions
             .places()
             .min(from.saturating_add(SNAPSHOT_PLACES));
         let mut index = from;
-        while index < end && sessions.len() < SNAPSHOT_SESSIONS {
+        while index < end && sent < SNAPSHOT_SESSIONS {
             if let Some((_, slot)) = self.sessions.at(index)
                 && !slot.closing
             {
-                sessions.push(slot.session.snapshot());
+                let session = slot.session.snapshot();
+                let part = ToControl::SnapshotPart { number, session };
+                outbox.push(&part, Class::MustArrive);
+                sent += 1;
             }
             index += 1;
         }
-        SnapshotPage {
-            sessions,
-            next: (index < self.sessions.places()).then_some(index),
-        }
+        (index < self.sessions.places()).then_some(index)
     }
 
     /// Goes on ending all sessions, some each turn.

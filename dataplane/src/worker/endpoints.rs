@@ -167,7 +167,7 @@ impl Worker {
         }
     }
 
-    fn assign(&mut self, sockets: EndpointSockets, endpoint: EndpointKey) {
+    pub(super) fn assign(&mut self, sockets: EndpointSockets, endpoint: EndpointKey) {
         let keys = [Some(sockets.media.key), sockets.rtcp.map(|rtcp| rtcp.key)];
         for key in keys.into_iter().flatten() {
             if let Some(entry) = self.out.sockets.get_mut(key.0) {

@@ -94,18 +94,34 @@ impl Handshakes {
         self.leaving.values().map(|leaving| leaving.until_ns).min()
     }
 
+    /// The endpoint moves away, its handshake with it.
+    pub(super) fn take(&mut self, socket: u64) -> Option<Association> {
+        self.associations.remove(&socket)
+    }
+
+    /// The endpoint moved here.
+    pub(super) fn adopt(&mut self, socket: u64, association: Association) {
+        association.set_wake(self.wake_for(socket));
+        self.associations.insert(socket, association);
+        // What it said to the worker before may be unread.
+        self.requeue(socket);
+    }
+
+    fn wake_for(&self, socket: u64) -> Wake {
+        let (ready, waker) = (Arc::clone(&self.ready), self.waker.clone());
+        Arc::new(move || {
+            let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+            ready.push_back(socket);
+            waker.wake();
+        })
+    }
+
     fn open(&mut self, socket: u64) -> Option<&mut Association> {
-        let service = self.service.as_ref()?;
-        let association = self.associations.entry(socket).or_insert_with(|| {
-            let (ready, waker) = (Arc::clone(&self.ready), self.waker.clone());
-            let wake: Wake = Arc::new(move || {
-                let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
-                ready.push_back(socket);
-                waker.wake();
-            });
-            service.open(wake)
-        });
-        Some(association)
+        if !self.associations.contains_key(&socket) {
+            let association = self.service.as_ref()?.open(self.wake_for(socket));
+            self.associations.insert(socket, association);
+        }
+        self.associations.get_mut(&socket)
     }
 
     fn take_ready(&mut self) -> Vec<u64> {

@@ -8,8 +8,11 @@
 mod budget;
 mod commands;
 mod endpoints;
+mod gate;
 mod handshakes;
+mod moves;
 mod output;
+mod parcel;
 mod playback;
 mod recordings;
 mod report;
@@ -18,11 +21,12 @@ mod slab;
 mod timers;
 mod turn;
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -41,13 +45,15 @@ use crate::sys::clock;
 use crate::sys::epoll::{Poller, Waker};
 use budget::{Budget, Observations};
 use handshakes::Handshakes;
+use moves::{Deferred, Letter, Move};
 use output::Output;
 use recordings::Wait;
 use sessions::Slot;
 use slab::Slab;
 use timers::Timers;
 
-pub(crate) use commands::{Command, SnapshotPage, session_of};
+pub(crate) use commands::{Command, session_of};
+pub(crate) use gate::MoveGate;
 pub(crate) use report::{WorkerTotals, merge};
 
 /// Commands that may wait for one worker.
@@ -69,6 +75,10 @@ pub(crate) struct Shared {
     pub(crate) files: Files,
     /// Runs DTLS handshakes; without it there is no WebRTC.
     pub(crate) handshakes: Option<Arc<HandshakeService>>,
+    /// All workers, once they are started.
+    pub(crate) peers: OnceLock<Vec<WorkerHandle>>,
+    /// Keeps transfers out of snapshots.
+    pub(crate) moves: Arc<MoveGate>,
     /// Settings of the engine.
     pub(crate) engine: Arc<EngineConfig>,
     /// Settings of the shell.
@@ -184,6 +194,12 @@ struct Worker {
     sessions: Slab<Slot>,
     timers: Timers,
     waits: Slab<Wait>,
+    /// Transfers begun here.
+    moves: Slab<Move>,
+    /// Letters that found the queue of their worker full.
+    letters: VecDeque<(u32, Letter)>,
+    /// Transfers that let a snapshot go first.
+    deferred: VecDeque<Deferred>,
     budget: Budget,
     load: budget::Load,
     forward_latency: Observations,
@@ -227,6 +243,9 @@ impl Worker {
             sessions: Slab::new(),
             timers: Timers::default(),
             waits: Slab::new(),
+            moves: Slab::new(),
+            letters: VecDeque::new(),
+            deferred: VecDeque::new(),
             budget: Budget::new(now_ns),
             load: budget::Load::default(),
             forward_latency: Observations::default(),

@@ -152,7 +152,7 @@ impl Worker {
     }
 
     /// Has a session do something, unless it is gone or ends meanwhile.
-    fn with_session<T>(
+    pub(super) fn with_session<T>(
         &mut self,
         key: u64,
         turn: impl FnOnce(

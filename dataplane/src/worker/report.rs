@@ -28,6 +28,7 @@ impl Worker {
     /// What has to be done once in a while.
     pub(super) fn run_duties(&mut self) {
         self.expire_waits();
+        self.retry_moves();
         self.end_some_sessions();
         let Some(load) = self.budget.poll_load(self.out.now_ns) else {
             return;

@@ -44,6 +44,16 @@ impl Slot {
     pub(super) fn stamp_from(&mut self, now_ns: u64) {
         self.stamp_until_ns = now_ns.saturating_add(STAMP_NS);
     }
+
+    /// Until when arrival times are asked for.
+    pub(super) fn stamp_until_ns(&self) -> u64 {
+        self.stamp_until_ns
+    }
+
+    /// Asks for arrival times at least until then.
+    pub(super) fn stamp_until(&mut self, until_ns: u64) {
+        self.stamp_until_ns = self.stamp_until_ns.max(until_ns);
+    }
 }
 
 impl Worker {

@@ -43,6 +43,8 @@ pub(crate) fn shared(recordings: &std::path::Path) -> Arc<Shared> {
             ..EngineConfig::default()
         }),
         handshakes: Some(handshakes),
+        peers: OnceLock::new(),
+        moves: Arc::default(),
         settings: Settings {
             batch_window: Duration::from_micros(500),
             max_lateness: None,
@@ -103,6 +105,17 @@ impl Fixture {
         }
     }
 
+    fn parts(&self) -> Vec<SessionId> {
+        let parts = self.heard.iter().filter_map(|message| match message {
+            ToControl::SnapshotPart {
+                number: 77,
+                session,
+            } => Some(session.details.session),
+            _ => None,
+        });
+        parts.collect()
+    }
+
     async fn create(&mut self) -> SessionId {
         let session = SessionId::random();
         assert!(self.shared.directory.reserve(session, 0));
@@ -154,16 +167,22 @@ async fn pages_of_a_snapshot_are_small_and_complete() {
     for _ in 0..50 {
         expected.push(fixture.create().await);
     }
-    let (mut from, mut seen) = (Some(0), Vec::new());
+    let mut from = Some(0);
     while let Some(place) = from {
         let (reply, page) = oneshot::channel();
-        let command = Command::Snapshot { from: place, reply };
+        let before = fixture.parts().len();
+        let command = Command::Snapshot {
+            from: place,
+            outbox: Arc::clone(&fixture.outbox),
+            number: 77,
+            reply,
+        };
         assert!(fixture.worker.try_send(command).is_ok());
-        let page = page.await.expect("a page");
-        assert!(page.sessions.len() <= 16);
-        seen.extend(page.sessions.iter().map(|part| part.details.session));
-        from = page.next;
+        from = page.await.expect("a page");
+        fixture.listen().await;
+        assert!(fixture.parts().len() - before <= 16);
     }
+    let seen = fixture.parts();
     assert_eq!(seen, expected);
 }
 

@@ -13,6 +13,7 @@ use rtpbridge_core::session::Session;
 use rtpbridge_core::time::{Instant, Moment, WallTime};
 use tracing::error;
 
+use super::moves::RETRY_NS;
 use super::{WAKER_KEY, Worker};
 use crate::sys::clock;
 use crate::sys::epoll::MAX_READY;
@@ -39,7 +40,7 @@ impl Worker {
         }
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    pub(super) fn turn(&mut self) -> io::Result<()> {
         let wait = self.wait_time();
         let ready = self.poller.wait(wait)?;
         self.read_clocks();
@@ -81,6 +82,8 @@ impl Worker {
         let next = self.timers.next_ns().unwrap_or(u64::MAX);
         let next = next.min(self.next_wait_deadline().unwrap_or(u64::MAX));
         let next = next.min(self.out.handshakes.next_ns().unwrap_or(u64::MAX));
+        let retries = !self.letters.is_empty() || !self.deferred.is_empty();
+        let next = next.min(if retries { now_ns + RETRY_NS } else { u64::MAX });
         Duration::from_nanos(next.saturating_sub(now_ns)).min(MAX_WAIT)
     }
 

@@ -136,6 +136,15 @@ impl Endpoint {
         }
     }
 
+    /// The shell has other names for its sockets.
+    pub(crate) fn rename_sockets(&mut self, sockets: EndpointSockets) {
+        match &mut self.kind {
+            Kind::Rtp(rtp) => rtp.rename_sockets(sockets),
+            Kind::Webrtc(webrtc) => webrtc.rename_socket(sockets.media),
+            Kind::File(_) => {}
+        }
+    }
+
     /// Whether the endpoint counts as activity of its session by itself.
     pub(crate) fn is_playing(&self) -> bool {
         self.state() == EndpointState::Playing

@@ -63,6 +63,10 @@ impl RtpEndpoint {
         self.sockets
     }
 
+    pub(crate) fn rename_sockets(&mut self, sockets: EndpointSockets) {
+        self.sockets = sockets;
+    }
+
     /// Where the party is sent media, or would be.
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
         self.latch.believed().or(self.latch.signalled())

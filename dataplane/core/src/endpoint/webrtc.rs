@@ -77,6 +77,10 @@ impl WebrtcEndpoint {
         self.socket
     }
 
+    pub(crate) fn rename_socket(&mut self, socket: LocalSocket) {
+        self.socket = socket;
+    }
+
     /// Where the party is sent media.
     pub(crate) fn remote_address(&self) -> Option<SocketAddr> {
         self.ice.send_address()

@@ -387,11 +387,13 @@ impl Session {
         if self.liveness.is_over() {
             return Err(RequestError::SessionGone);
         }
-        if self.endpoints.find(id).is_some() || self.departing.contains(&id) {
+        let is_departing = self.departing.iter().any(|known| known.endpoint == id);
+        if self.endpoints.find(id).is_some() || is_departing || self.arriving.contains(&id) {
             return Err(RequestError::IdInUse);
         }
         let limit = self.config.max_endpoints_per_session;
-        let is_full = limit > 0 && self.endpoint_count() >= limit as usize;
+        let taken = self.endpoint_count() + self.arriving.len();
+        let is_full = limit > 0 && taken >= limit as usize;
         if is_full || !self.endpoints.has_room() {
             return Err(RequestError::TooManyEndpoints { limit });
         }

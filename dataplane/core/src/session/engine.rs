@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use rtpbridge_shared::id::{EndpointId, SessionId};
 use rtpbridge_shared::ipc::session::{
-    Attached, SessionCounts, SessionDetails, SessionEndReason, SessionSnapshot,
+    Attached, EndpointDetails, SessionCounts, SessionDetails, SessionEndReason, SessionSnapshot,
 };
 use rtpbridge_shared::ipc::{Event, RequestError};
 
@@ -34,8 +34,10 @@ pub struct Session {
     pub(super) config: Arc<EngineConfig>,
     pub(super) entropy: Box<dyn Entropy + Send>,
     pub(super) endpoints: Endpoints,
-    /// Detached, and not yet known to have arrived elsewhere: they still count.
-    pub(super) departing: Vec<EndpointId>,
+    /// Detached, and not yet known to have arrived elsewhere: still shown and counted, as they were.
+    pub(super) departing: Vec<EndpointDetails>,
+    /// Expected: they have a place, and do not show yet.
+    pub(super) arriving: Vec<EndpointId>,
     pub(super) plan: RoutePlan,
     /// None in sessions that only forward.
     pub(super) sound: Option<Box<Sound>>,
@@ -75,6 +77,7 @@ impl Session {
             entropy,
             endpoints: Endpoints::default(),
             departing: Vec::new(),
+            arriving: Vec::new(),
             plan: RoutePlan::default(),
             sound: None,
             events,
@@ -219,10 +222,11 @@ impl Session {
 
     /// As `session.info` shows it. `packets` of a recording are those handed to the outbox.
     pub fn details(&self) -> SessionDetails {
+        let endpoints = self.endpoints.iter().map(|(_, e)| e.details());
         SessionDetails {
             session: self.id,
             created_at_ms: self.created_at_ms,
-            endpoints: self.endpoints.iter().map(|(_, e)| e.details()).collect(),
+            endpoints: endpoints.chain(self.departing.iter().cloned()).collect(),
             recordings: self.recordings.details(),
             vad_active: Vec::new(),
         }
@@ -270,7 +274,7 @@ impl Session {
 
     /// Endpoints came, went or changed: routes and deadlines follow.
     pub(super) fn on_endpoints_changed(&mut self, now: Instant) {
-        let are_none = self.endpoint_count() == 0;
+        let are_none = self.endpoint_count() + self.arriving.len() == 0;
         self.liveness.on_endpoints(are_none, now);
         self.replan(now);
         self.reschedule();

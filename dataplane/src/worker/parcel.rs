@@ -1,0 +1,161 @@
+//! What a transferred endpoint takes along that is the shell's: its sockets, its place in an epoll set
+//! and its handshake. At every instant a socket is in one epoll set or in none.
+
+use rtpbridge_core::session::{DetachedEndpoint, EndpointSockets, LocalSocket, SocketKey};
+use rtpbridge_shared::id::{EndpointId, SessionId};
+use rtpbridge_shared::ipc::RequestError;
+use tracing::error;
+
+use super::Worker;
+use super::moves::ReplyTo;
+use super::output::SocketEntry;
+use crate::handshake::Association;
+
+/// Session key of sockets whose session has ended.
+const NOBODY: u64 = u64::MAX;
+
+/// An endpoint between two sessions, with everything of it that is the shell's.
+pub(crate) struct Parcel {
+    pub(super) endpoint: Box<DetachedEndpoint>,
+    /// The session it left.
+    pub(super) source: SessionId,
+    /// The session it goes to.
+    pub(super) target: SessionId,
+    media: Option<SocketEntry>,
+    rtcp: Option<SocketEntry>,
+    association: Option<Association>,
+    stamp_until_ns: u64,
+    pub(super) reply: ReplyTo,
+}
+
+impl Worker {
+    /// Takes an endpoint out of its session and its sockets out of the epoll set.
+    pub(super) fn pack(
+        &mut self,
+        session: u64,
+        endpoint: EndpointId,
+        source: SessionId,
+        target: SessionId,
+        reply: ReplyTo,
+    ) -> Result<Box<Parcel>, RequestError> {
+        let endpoint = self.with_session(session, |s, now, _| s.detach(now, endpoint))?;
+        let sockets = endpoint.sockets();
+        let media = sockets.map(|sockets| sockets.media.key.0);
+        let rtcp = sockets.and_then(|sockets| sockets.rtcp);
+        let media_entry = media.and_then(|key| self.unregister(key));
+        let rtcp_entry = rtcp.and_then(|rtcp| self.unregister(rtcp.key.0));
+        let association = media.and_then(|key| self.out.handshakes.take(key));
+        let stamp_until_ns = self.sessions.get(session).map_or(0, |s| s.stamp_until_ns());
+        self.after_turn_of(session, true);
+        Ok(Box::new(Parcel {
+            endpoint,
+            source,
+            target,
+            media: media_entry,
+            rtcp: rtcp_entry,
+            association,
+            stamp_until_ns,
+            reply,
+        }))
+    }
+
+    fn unregister(&mut self, key: u64) -> Option<SocketEntry> {
+        let entry = self.out.sockets.remove(key)?;
+        self.poller.remove(&entry.socket);
+        Some(entry)
+    }
+
+    /// Puts an endpoint into a session; gives it back when the session will not have it.
+    pub(super) fn unpack(
+        &mut self,
+        session: u64,
+        mut parcel: Box<Parcel>,
+        from: Option<SessionId>,
+    ) -> Result<(), Box<Parcel>> {
+        if self.sessions.get(session).is_none_or(|slot| slot.closing) {
+            return Err(parcel);
+        }
+        let sockets = self.settle(session, &mut parcel);
+        let Some(slot) = self.sessions.get_mut(session) else {
+            return Err(parcel);
+        };
+        slot.stamp_until(parcel.stamp_until_ns);
+        let Parcel {
+            endpoint,
+            source,
+            target,
+            reply,
+            stamp_until_ns,
+            ..
+        } = *parcel;
+        // A panic takes the endpoint along: its sockets are the session's already.
+        let mut refused = None;
+        let inserted = self.with_session(session, |session, now, out| {
+            let inserted = session.insert(now, endpoint, from, out);
+            inserted.map_err(|(endpoint, error)| {
+                refused = Some(endpoint);
+                error
+            })
+        });
+        if let (Ok(key), Some(sockets)) = (&inserted, sockets) {
+            self.assign(sockets, *key);
+        }
+        let Some(endpoint) = refused else {
+            return Ok(());
+        };
+        let media = sockets.and_then(|sockets| self.unregister(sockets.media.key.0));
+        let rtcp = sockets.and_then(|sockets| sockets.rtcp);
+        let rtcp = rtcp.and_then(|rtcp| self.unregister(rtcp.key.0));
+        let association = sockets.and_then(|s| self.out.handshakes.take(s.media.key.0));
+        Err(Box::new(Parcel {
+            endpoint,
+            source,
+            target,
+            media,
+            rtcp,
+            association,
+            stamp_until_ns,
+            reply,
+        }))
+    }
+
+    /// Gives the sockets of a parcel keys of this worker, and a place in its epoll set.
+    fn settle(&mut self, session: u64, parcel: &mut Parcel) -> Option<EndpointSockets> {
+        let before = parcel.endpoint.sockets()?;
+        let media = self.settle_one(session, before.media, parcel.media.take()?);
+        let rtcp = before.rtcp.zip(parcel.rtcp.take());
+        let rtcp = rtcp.map(|(known, entry)| self.settle_one(session, known, entry));
+        let sockets = EndpointSockets { media, rtcp };
+        parcel.endpoint.rename_sockets(sockets);
+        if let Some(association) = parcel.association.take() {
+            self.out.handshakes.adopt(media.key.0, association);
+        }
+        Some(sockets)
+    }
+
+    fn settle_one(&mut self, session: u64, known: LocalSocket, entry: SocketEntry) -> LocalSocket {
+        let key = self.out.sockets.insert_with(|_| SocketEntry {
+            session,
+            last_turn: 0,
+            ..entry
+        });
+        if let Some(entry) = self.out.sockets.get(key)
+            && let Err(error) = self.poller.add(&entry.socket, key)
+        {
+            // It had a place in a set a moment ago; without one the endpoint is deaf, not lost.
+            error!(%error, "cannot wait for the socket of a transferred endpoint");
+        }
+        LocalSocket {
+            key: SocketKey(key),
+            ..known
+        }
+    }
+
+    /// Neither session is there any more.
+    pub(super) fn discard(&mut self, mut parcel: Parcel) {
+        self.settle(NOBODY, &mut parcel);
+        if let Some(sockets) = parcel.endpoint.discard(self.now, &mut self.out) {
+            self.close_sockets(sockets);
+        }
+    }
+}
