@@ -141,7 +141,8 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.rename_sockets(sockets),
             Kind::Webrtc(webrtc) => webrtc.rename_socket(sockets.media),
-            Kind::File(_) => {}
+            // Of the others none has any.
+            _ => {}
         }
     }
 
