@@ -2,8 +2,7 @@
 //! system call, and leaves a readable file behind whatever goes wrong.
 //!
 //! Packets of different sockets come out of order by as much as the worker was late. So they are
-//! held until everything that was handled in the 30 ms after them is there too, then written by
-//! arrival. What is held plus what is queued stays under the 8 KiB that a crash may cost.
+//! held until the worker has gone on for 30 ms after them (`progress`), then written by arrival. What is held plus what is queued stays under the 8 KiB that a crash may cost.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -30,7 +29,7 @@ pub(super) type Lost = Vec<(u16, u64)>;
 /// Which packets a pass writes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Pass {
-    /// Those whose order is settled at this monotonic time.
+    /// Those whose order is settled when the worker has come to this monotonic time.
     Settled { now_ns: u64 },
     /// All; the recording ends.
     Final,

@@ -5,6 +5,7 @@ pub(crate) mod account;
 pub(crate) mod directory;
 mod file;
 pub(crate) mod frame;
+pub(crate) mod progress;
 pub(crate) mod queue;
 pub(crate) mod tap;
 pub(crate) mod writer;

@@ -15,6 +15,7 @@ use tracing::{error, warn};
 
 use super::directory::RecordingDirectory;
 use super::file::{Lost, Pass, RecordingFile};
+use super::progress::Progress;
 use super::queue::QueueReceiver;
 use crate::sys::clock;
 
@@ -60,6 +61,7 @@ enum Command {
         serial: u64,
         file_path: String,
         queue: QueueReceiver,
+        progress: Progress,
         notify: Notify,
     },
     Look(u64),
@@ -121,11 +123,13 @@ impl Recorder {
         })
     }
 
-    /// Creates the file and writes what comes out of `queue`; answers with [`Notice::Opened`].
+    /// Creates the file and writes what comes out of `queue`, which the worker fills whose `progress`
+    /// that is; answers with [`Notice::Opened`].
     pub(crate) fn open(
         &self,
         file_path: String,
         queue: QueueReceiver,
+        progress: Progress,
         notify: Notify,
     ) -> WriterKey {
         let key = WriterKey {
@@ -136,6 +140,7 @@ impl Recorder {
             serial: key.serial,
             file_path,
             queue,
+            progress,
             notify,
         };
         self.send(key, command);
@@ -178,6 +183,7 @@ struct Open {
     serial: u64,
     file_path: String,
     file: RecordingFile,
+    progress: Progress,
     notify: Notify,
 }
 
@@ -226,8 +232,19 @@ impl Writer {
                 serial,
                 file_path,
                 queue,
+                progress,
                 notify,
-            } => self.open(serial, file_path, queue, notify),
+            } => {
+                if let Some(file) = self.create(&file_path, queue, &notify) {
+                    self.open.push(Open {
+                        serial,
+                        file_path,
+                        file,
+                        progress,
+                        notify,
+                    });
+                }
+            }
             Command::Look(serial) => {
                 let open = self.open.iter_mut().find(|open| open.serial == serial);
                 if let Some(open) = open {
@@ -238,11 +255,14 @@ impl Writer {
         }
     }
 
-    fn open(&mut self, serial: u64, file_path: String, queue: QueueReceiver, notify: Notify) {
-        let created = self
-            .directory
-            .create(&file_path)
-            .map_err(RequestError::from);
+    /// The new file, or none when its owner was told why not.
+    fn create(
+        &self,
+        file_path: &str,
+        queue: QueueReceiver,
+        notify: &Notify,
+    ) -> Option<RecordingFile> {
+        let created = self.directory.create(file_path).map_err(RequestError::from);
         let started = created.and_then(|file| {
             let started = RecordingFile::start(file, queue);
             started.map_err(|error| RequestError::Recording(format!("cannot write: {error}")))
@@ -250,16 +270,12 @@ impl Writer {
         match started {
             Ok(file) => {
                 notify(Notice::Opened(Ok(())));
-                self.open.push(Open {
-                    serial,
-                    file_path,
-                    file,
-                    notify,
-                });
+                Some(file)
             }
             Err(refused) => {
                 warn!(?file_path, %refused, "recording not started");
                 notify(Notice::Opened(Err(refused)));
+                None
             }
         }
     }
@@ -296,7 +312,7 @@ impl Writer {
 }
 
 fn pass(open: &mut Open, packets: &AtomicU64) {
-    let now_ns = clock::monotonic_ns();
+    let now_ns = open.progress.reached_ns(clock::monotonic_ns());
     match open.file.pass(Pass::Settled { now_ns }) {
         Ok(written) => {
             packets.fetch_add(written, Ordering::Relaxed);
@@ -352,7 +368,7 @@ mod tests {
         let recorder = Recorder::start(RecordingDirectory::open(dir.path()).0).expect("starts");
         let (mut sender, receiver) = queue(100);
         let (notify, notices) = notices();
-        let key = recorder.open(text, receiver, notify);
+        let key = recorder.open(text, receiver, Progress::default(), notify);
         let opened = notices.recv_timeout(PATIENCE).expect("a notice");
         assert!(matches!(opened, Notice::Opened(Ok(()))));
         assert_eq!(path.metadata().expect("exists").len(), 24);
@@ -385,7 +401,8 @@ mod tests {
         let dir = tempfile::tempdir().expect("a directory");
         let recorder = Recorder::start(RecordingDirectory::open(dir.path()).0).expect("starts");
         let (notify, notices) = notices();
-        recorder.open("/elsewhere/a.pcap".to_owned(), queue(10).1, notify);
+        let path = "/elsewhere/a.pcap".to_owned();
+        recorder.open(path, queue(10).1, Progress::default(), notify);
         let notice = notices.recv_timeout(PATIENCE).expect("a notice");
         assert!(matches!(notice, Notice::Opened(Err(_))));
     }
@@ -399,6 +416,7 @@ mod tests {
         recorder.open(
             path.to_str().expect("utf-8").to_owned(),
             queue(10).1,
+            Progress::default(),
             notify,
         );
         drop(recorder);

@@ -40,6 +40,7 @@ use crate::directory::Directory;
 use crate::handshake::HandshakeService;
 use crate::ipc::outbox::ControllerSlot;
 use crate::ports::Ports;
+use crate::recorder::progress::Progress;
 use crate::recorder::writer::Recorder;
 use crate::sys::clock;
 use crate::sys::epoll::{Poller, Waker};
@@ -200,6 +201,8 @@ struct Worker {
     letters: VecDeque<(u32, Letter)>,
     /// Transfers that let a snapshot go first.
     deferred: VecDeque<Deferred>,
+    /// For the writers of its recordings.
+    progress: Progress,
     budget: Budget,
     load: budget::Load,
     forward_latency: Observations,
@@ -246,6 +249,7 @@ impl Worker {
             moves: Slab::new(),
             letters: VecDeque::new(),
             deferred: VecDeque::new(),
+            progress: Progress::default(),
             budget: Budget::new(now_ns),
             load: budget::Load::default(),
             forward_latency: Observations::default(),

@@ -19,6 +19,7 @@ use super::recordings::Recording;
 use super::slab::Slab;
 use crate::recorder::queue::Pushed;
 use crate::recorder::writer::Recorder;
+use crate::sys::clock;
 use crate::sys::udp::UdpSocket;
 
 /// One socket of one endpoint.
@@ -106,7 +107,8 @@ impl Outbox for Output {
         let Some(recording) = self.recordings.get_mut(recording.0) else {
             return;
         };
-        match recording.tap.push(&frame, self.now_ns) {
+        // Not the turn's time: the turn may have been held up since it began.
+        match recording.tap.push(&frame, clock::monotonic_ns()) {
             Pushed::Queued => {}
             Pushed::QueuedNudge => self.recorder.look(recording.writer),
             Pushed::Full => self.recording_dropped += 1,

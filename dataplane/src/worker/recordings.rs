@@ -80,6 +80,7 @@ impl Worker {
         }
         let (sender, receiver) = queue(self.shared.settings.recording_channel_size);
         let recorder = Arc::clone(&self.shared.recorder);
+        let progress = self.progress.clone();
         let handle = self.handle.clone();
         let tap = Tap::new(sender, self.now.wall.as_nanos());
         let started_ns = self.out.now_ns;
@@ -88,6 +89,7 @@ impl Worker {
             writer: recorder.open(
                 request.file_path.clone(),
                 receiver,
+                progress,
                 Box::new(move |notice| {
                     handle.send_waiting(Command::Recorder { recording, notice });
                 }),

@@ -65,6 +65,7 @@ impl Worker {
         self.run_commands();
         self.run_duties();
         let packets = self.received - received_before;
+        self.progress.on_turn_ended(begun_ns);
         let ended_ns = clock::monotonic_ns();
         self.budget
             .on_turn(ended_ns.saturating_sub(begun_ns), packets);

@@ -2,6 +2,7 @@
 //! that they do not share.
 
 pub mod capture;
+pub mod dtls;
 pub mod ffmpeg;
 pub mod party;
 pub mod relay;
@@ -11,7 +12,9 @@ pub mod script;
 pub mod sdes;
 pub mod sdp;
 pub mod webrtc;
+pub mod wiretap;
 
+pub use dtls::DtlsParty;
 pub use party::Party;
 pub use relay::Relay;
 pub use rtp::Rtp;
@@ -19,3 +22,4 @@ pub use script::Script;
 pub use sdes::SdesParty;
 pub use sdp::{Description, Offer};
 pub use webrtc::WebrtcPeer;
+pub use wiretap::Wiretap;
