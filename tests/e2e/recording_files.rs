@@ -249,6 +249,30 @@ fn a_directory_that_goes_away_costs_media_nothing() {
 }
 
 #[test]
+fn a_directory_that_becomes_read_only_takes_nothing_new_and_loses_nothing() {
+    let server = Server::start();
+    let (mut client, _) = server.session();
+    let mut alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    let root = server.path("recordings");
+    let path = server.recording_path("open.pcap");
+    let id = start(&mut client, &path);
+    alice.burst(10);
+    // Root without capabilities, as the dataplane is, must heed this as well.
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o500)).unwrap();
+    alice.burst(10);
+    let new = json!({"file_path": server.recording_path("new.pcap")});
+    client.refuse("recording.start", new.clone(), "RECORDING_ERROR");
+    alice.burst(10);
+    assert_eq!(bob.receive_exactly(30).len(), 30);
+    let stopped = client.call("recording.stop", json!({"recording_id": id}));
+    assert_eq!(stopped["streams"][0]["packets"], json!(30));
+    assert_eq!(Capture::read(&path).rtp().count(), 30);
+    fs::set_permissions(&root, fs::Permissions::from_mode(0o700)).unwrap();
+    client.call("recording.start", new);
+}
+
+#[test]
 fn http_lists_recordings_sorted_and_in_pages() {
     let server = Server::start();
     let root = server.path("recordings");

@@ -1,14 +1,12 @@
-//! Recordings whose queue or disk cannot keep up, and paths that change under the check: the call
-//! does not notice, and the account of the recording is exact.
+//! Recordings whose queue or disk cannot keep up: the call does not notice, and the account of the
+//! recording is exact.
 
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
 use nix::sys::signal::Signal;
+use rtpbridge_tests::harness::disk::Disk;
 use rtpbridge_tests::harness::{Client, Server, tool};
 use rtpbridge_tests::peer::capture::{Capture, leg};
 use rtpbridge_tests::peer::{Party, Rtp};
@@ -130,39 +128,38 @@ fn a_stalled_disk_costs_the_call_nothing_and_the_recording_says_what_it_lost() {
 }
 
 #[test]
-fn a_directory_swapped_for_a_link_in_the_middle_of_a_check_leads_nowhere() {
-    let server = Server::builder()
-        .set("max_recordings_per_session", 1000)
-        .start();
+fn a_frozen_file_system_costs_the_call_nothing_and_the_recording_says_what_it_lost() {
+    let mut server = Server::builder()
+        .set("recording_channel_size", 20)
+        .prepare();
+    let Some(mut disk) = Disk::mount(&server.path("disk.img"), &server.path("recordings")) else {
+        eprintln!("skipped: no loop device to be had");
+        return;
+    };
+    server.start_dataplane();
+    server.start_control();
+    server.wait_healthy();
     let (mut client, _) = server.session();
-    Party::join(&mut client);
-    let root = server.path("recordings");
-    let outside = server.path("outside");
-    fs::create_dir(&outside).unwrap();
-    let (swapped, other) = (root.join("swapped"), root.join("other"));
-    fs::create_dir(&swapped).unwrap();
-    std::os::unix::fs::symlink(&outside, &other).unwrap();
-    let done = AtomicBool::new(false);
-    let outcomes = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !done.load(Ordering::Relaxed) {
-                let flags = RenameFlags::RENAME_EXCHANGE;
-                renameat2(AT_FDCWD, &swapped, AT_FDCWD, &other, flags).unwrap();
-            }
-        });
-        let mut attempt = |number: usize| {
-            let path = swapped.join(format!("{number}.pcap"));
-            let params = json!({"file_path": path.to_string_lossy()});
-            client.request("recording.start", params).is_ok()
-        };
-        let outcomes: Vec<bool> = (0..300).map(&mut attempt).collect();
-        done.store(true, Ordering::Relaxed);
-        outcomes
-    });
-    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
-    let inside = if swapped.is_symlink() { other } else { swapped };
-    let made = fs::read_dir(inside).unwrap().count();
-    let granted = outcomes.iter().filter(|granted| **granted).count();
-    assert_eq!(made, granted, "a file for each success, none for a refusal");
-    assert!(granted > 0, "the directory was there at times");
+    let mut alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    let path = server.recording_path("frozen.pcap");
+    let id = start(&mut client, &path);
+    let mut sent = alice.talk(25);
+    disk.freeze();
+    sent.extend(alice.talk(75));
+    // While nothing can be written, everything else goes on, other sessions too.
+    assert_eq!(server.get("/health").status, 200);
+    let (mut other, _) = server.session();
+    let mut carol = Party::join(&mut other);
+    let dave = Party::join(&mut other);
+    carol.talk(5);
+    dave.receive_exactly(5);
+    client.call("session.info", json!({}));
+    disk.thaw();
+    sent.extend(alice.talk(50));
+    let heard = bob.receive_exactly(sent.len());
+    let mut pairs = heard.iter().zip(&sent);
+    assert!(pairs.all(|(heard, sent)| heard.payload == sent.payload));
+    let stopped = stop(&mut client, &id);
+    assert_exact(&stopped, &path, &sent);
 }

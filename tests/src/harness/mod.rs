@@ -1,6 +1,7 @@
 //! Starts the real programs and talks to them as a client would.
 
 pub mod client;
+pub mod disk;
 pub mod http;
 pub mod ipc;
 pub mod ports;

@@ -12,6 +12,13 @@ pub fn fd_count(pid: Pid) -> usize {
         .unwrap_or(0)
 }
 
+/// Threads of a process.
+pub fn thread_count(pid: Pid) -> usize {
+    fs::read_dir(format!("/proc/{pid}/task"))
+        .map(Iterator::count)
+        .unwrap_or(0)
+}
+
 /// Resident memory in KiB.
 pub fn rss_kib(pid: Pid) -> u64 {
     field_kib(&format!("/proc/{pid}/smaps_rollup"), "Rss:")
