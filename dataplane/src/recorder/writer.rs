@@ -446,7 +446,7 @@ mod tests {
         let open = |path: &std::path::Path| {
             let (notify, notices) = notices();
             let path = path.to_str().expect("utf-8").to_owned();
-            let key = recorder.open(path, queue(10).1, notify);
+            let key = recorder.open(path, queue(10).1, Progress::default(), notify);
             let opened = notices.recv_timeout(PATIENCE).expect("a notice");
             assert!(matches!(opened, Notice::Opened(Ok(()))));
             (key, notices)
