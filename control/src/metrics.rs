@@ -27,6 +27,10 @@ const COMMAND_BUCKETS: &[f64] = &[
 pub struct Metrics {
     commands: HistogramVec,
     events_dropped: IntCounter,
+    /// Files downloaded for playback.
+    pub downloads: IntCounter,
+    /// Downloads that failed, and waits for one that took too long.
+    pub download_failures: IntCounter,
     last_report: Mutex<MetricsReport>,
 }
 
@@ -50,8 +54,9 @@ impl Metrics {
         commands.with_label_values(&["session.create"]);
         Self {
             commands,
-            events_dropped: IntCounter::new("events_dropped", "lost in control")
-                .expect("the name is a constant that is well formed"),
+            events_dropped: counter("events_dropped"),
+            downloads: counter("downloads"),
+            download_failures: counter("download_failures"),
             last_report: Mutex::default(),
         }
     }
@@ -100,6 +105,11 @@ pub async fn scrape(app: &App) -> Result<String, prometheus::Error> {
     families.retain(|family| !family.get_metric().is_empty());
     families.sort_by(|left, right| left.name().cmp(right.name()));
     TextEncoder::new().encode_to_string(&families)
+}
+
+/// A number that this process counts; its full name and its help are given where it is shown.
+fn counter(name: &str) -> IntCounter {
+    IntCounter::new(name, "counted in control").expect("the name is a constant that is well formed")
 }
 
 #[derive(Default)]
@@ -234,6 +244,14 @@ impl Page {
             restarts,
             app.link.restarts(),
         );
+        let downloads = "Files downloaded for playback.";
+        let count = app.metrics.downloads.get();
+        self.counter("rtpbridge_downloads_total", downloads, count);
+        let failures = "Downloads for playback that failed or took too long.";
+        let count = app.metrics.download_failures.get();
+        self.counter("rtpbridge_download_failures_total", failures, count);
+        let files = "Downloaded files in the cache.";
+        self.gauge("rtpbridge_cache_files", files, app.cache.len() as f64);
         let overloaded = "Whether no worker takes another session.";
         self.gauge(
             "rtpbridge_overloaded",

@@ -86,19 +86,31 @@ impl Cache {
 
     /// The endpoint is gone.
     pub fn endpoint_ended(&self, session: SessionId, endpoint: EndpointId) {
-        let gone = lock(&self.entries).end_use((session, endpoint), Instant::now());
+        let gone = {
+            let mut entries = lock(&self.entries);
+            entries.end_wait((session, endpoint));
+            entries.end_use((session, endpoint), Instant::now())
+        };
         self.remove_files(gone);
     }
 
     /// The session is gone.
     pub fn session_ended(&self, session: SessionId) {
-        let gone = lock(&self.entries).end_session(session, Instant::now());
+        let gone = {
+            let mut entries = lock(&self.entries);
+            entries.end_waits(Some(session));
+            entries.end_session(session, Instant::now())
+        };
         self.remove_files(gone);
     }
 
     /// All sessions are gone.
     pub fn all_sessions_ended(&self) {
-        let gone = lock(&self.entries).end_all(Instant::now());
+        let gone = {
+            let mut entries = lock(&self.entries);
+            entries.end_waits(None);
+            entries.end_all(Instant::now())
+        };
         self.remove_files(gone);
     }
 
@@ -126,6 +138,16 @@ impl Cache {
                 lock(&self.entries).adopt(name, ADOPTED_TTL, now);
             }
         }
+    }
+
+    /// Files that are whole, in use or not.
+    pub fn len(&self) -> usize {
+        lock(&self.entries).len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     fn client(&self) -> Result<&Client, download::DownloadError> {
@@ -170,8 +192,12 @@ async fn run_download(app: Arc<App>, name: String, order: FetchOrder) {
         (Err(_), _) => Err("the server stops".to_owned()),
         (_, Err(error)) => Err(error.to_string()),
     };
-    if let Err(error) = &outcome {
-        warn!(name, error, "download failed");
+    match &outcome {
+        Ok(()) => app.metrics.downloads.inc(),
+        Err(error) => {
+            app.metrics.download_failures.inc();
+            warn!(name, error, "download failed");
+        }
     }
     let waiters = lock(&cache.entries).finished(&name, outcome.is_ok(), Instant::now());
     for user in waiters {
@@ -182,6 +208,7 @@ async fn run_download(app: Arc<App>, name: String, order: FetchOrder) {
 async fn give_up_later(app: Arc<App>, name: String, user: User, patience: Duration) {
     sleep(patience).await;
     if lock(&app.cache.entries).give_up(&name, user) {
+        app.metrics.download_failures.inc();
         tell(&app, user, Err("the download took too long".to_owned()));
     }
 }

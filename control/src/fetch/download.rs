@@ -1,6 +1,8 @@
 //! One download: bounded in bytes and redirects, written to a temporary name and renamed when
 //! whole. Its time is bounded by the caller, who drops the future.
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -9,7 +11,7 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Response, StatusCode, Url};
 use rtpbridge_shared::ipc::playback::FetchOrder;
 use thiserror::Error;
-use tokio::fs;
+use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 
 use crate::app::VERSION;
@@ -71,13 +73,15 @@ pub(super) async fn download(
     {
         return Err(DownloadError::TooLarge { limit });
     }
+    // Made and renamed in one go each: a caller who gives up in between could not undo what a helper
+    // thread finishes later.
     let part = Part::new(dir, name);
-    let mut file = fs::OpenOptions::new()
+    let file = OpenOptions::new()
         .write(true)
         .create_new(true)
         .mode(FILE_MODE)
-        .open(&part.path)
-        .await?;
+        .open(&part.path)?;
+    let mut file = File::from_std(file);
     let mut total: u64 = 0;
     while let Some(chunk) = response.chunk().await? {
         total = total.saturating_add(chunk.len() as u64);
@@ -88,7 +92,7 @@ pub(super) async fn download(
     }
     file.flush().await?;
     drop(file);
-    fs::rename(&part.path, dir.join(name)).await?;
+    std::fs::rename(&part.path, dir.join(name))?;
     Ok(())
 }
 

@@ -47,6 +47,12 @@ pub(super) enum Wanted {
 }
 
 impl Entries {
+    /// Whole files.
+    pub(super) fn len(&self) -> usize {
+        let whole = |file: &&File| matches!(file.state, State::Whole);
+        self.files.values().filter(whole).count()
+    }
+
     pub(super) fn want(&mut self, name: &str, user: User, ttl: Duration, now: Instant) -> Wanted {
         let file = self.files.entry(name.to_owned()).or_insert_with(|| File {
             state: State::Fetching {
@@ -101,6 +107,31 @@ impl Entries {
             self.add_use(name, *user, now);
         }
         waiters
+    }
+
+    /// The endpoint waits for no file any more.
+    pub(super) fn end_wait(&mut self, user: User) {
+        let waits = |file: &File| match &file.state {
+            State::Fetching { waiters, .. } => waiters.contains(&user),
+            State::Whole => false,
+        };
+        let awaited = self.files.iter().find(|(_, file)| waits(file));
+        if let Some(name) = awaited.map(|(name, _)| name.clone()) {
+            self.give_up(&name, user);
+        }
+    }
+
+    /// As [`Self::end_wait`] for all endpoints of a session, or of all.
+    pub(super) fn end_waits(&mut self, session: Option<SessionId>) {
+        let ended = |user: &User| session.is_none_or(|session| user.0 == session);
+        let waiters = self.files.values().flat_map(|file| match &file.state {
+            State::Fetching { waiters, .. } => waiters.as_slice(),
+            State::Whole => &[],
+        });
+        let ended: Vec<User> = waiters.filter(|user| ended(user)).copied().collect();
+        for user in ended {
+            self.end_wait(user);
+        }
     }
 
     /// A waiter's time is up. Returns whether it still waited; the last one ends the download.
@@ -248,6 +279,27 @@ mod tests {
         assert!(entries.give_up("a", user(2)));
         assert!(!entries.give_up("a", user(2)));
         assert_eq!(entries.want("a", user(3), TTL, now), Wanted::Start);
+    }
+
+    #[tokio::test]
+    async fn a_download_that_nobody_waits_for_any_more_is_ended() {
+        let now = Instant::now();
+        let mut entries = Entries::default();
+        let mut endings: Vec<fn(&mut Entries)> = vec![|entries| entries.end_wait(user(1))];
+        endings.push(|entries| entries.end_waits(Some(user(1).0)));
+        endings.push(|entries| entries.end_waits(None));
+        for end in endings {
+            let download = tokio::spawn(std::future::pending::<()>());
+            entries.want("a", user(1), TTL, now);
+            entries.started("a", download.abort_handle());
+            end(&mut entries);
+            let ended = download.await.expect_err("never ends by itself");
+            assert!(ended.is_cancelled());
+        }
+        entries.want("a", user(1), TTL, now);
+        assert_eq!(entries.want("a", user(2), TTL, now), Wanted::Join);
+        entries.end_wait(user(1));
+        assert_eq!(entries.finished("a", true, now), [user(2)]);
     }
 
     #[test]

@@ -10,7 +10,9 @@ pub mod procfs;
 pub mod server;
 pub mod tool;
 pub mod wait;
+pub mod web;
 
 pub use client::{Client, Event, Refused, RpcError};
 pub use server::{Server, ServerBuilder};
 pub use wait::{eventually, never};
+pub use web::WebServer;
