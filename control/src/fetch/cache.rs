@@ -10,6 +10,7 @@ use rtpbridge_shared::config::Config;
 use rtpbridge_shared::id::{EndpointId, SessionId};
 use rtpbridge_shared::ipc::playback::{FetchOrder, FileFetched};
 use rtpbridge_shared::ipc::{Event, Request};
+use rtpbridge_shared::vocab::FinishReason;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, interval_at, sleep};
@@ -114,9 +115,16 @@ impl Cache {
         self.remove_files(gone);
     }
 
-    /// A file that was played to its end is not in use any more.
+    /// A file that was played to its end is not in use any more, and one that could not be played
+    /// is of no use to anybody.
     pub fn on_event(&self, session: SessionId, event: &Event) {
-        if let Event::FileFinished { endpoint, .. } = event {
+        if let Event::FileFinished {
+            endpoint, reason, ..
+        } = event
+        {
+            if *reason == FinishReason::Error {
+                lock(&self.entries).distrust((session, *endpoint));
+            }
             self.endpoint_ended(session, *endpoint);
         }
     }

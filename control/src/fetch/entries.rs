@@ -176,6 +176,18 @@ impl Entries {
         }
     }
 
+    /// The file that the endpoint uses is not what was hoped for: it goes when nobody uses it.
+    pub(super) fn distrust(&mut self, (session, endpoint): User) {
+        let uses = self.uses.get(&session).map(Vec::as_slice);
+        let mut uses = uses.unwrap_or_default().iter();
+        let name = uses.find(|(known, _)| *known == endpoint);
+        if let Some((_, name)) = name
+            && let Some(file) = self.files.get_mut(name)
+        {
+            file.ttl = Duration::ZERO;
+        }
+    }
+
     /// The endpoint needs no file any more. Returns the file that has to go now.
     pub(super) fn end_use(&mut self, (session, endpoint): User, now: Instant) -> Option<String> {
         let uses = self.uses.get_mut(&session)?;
@@ -313,6 +325,18 @@ mod tests {
         assert_eq!(entries.end_use(user(1), later), None);
         assert!(entries.take_expired(later).is_empty());
         assert_eq!(entries.take_expired(later + TTL), ["a"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_played_goes_whatever_its_time_to_live() {
+        let now = Instant::now();
+        let mut entries = Entries::default();
+        entries.want("a", user(1), TTL, now);
+        entries.want("a", user(2), TTL, now);
+        entries.finished("a", true, now);
+        entries.distrust(user(1));
+        assert_eq!(entries.end_use(user(1), now), None);
+        assert_eq!(entries.end_use(user(2), now), Some("a".to_owned()));
     }
 
     #[test]
