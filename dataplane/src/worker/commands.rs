@@ -367,9 +367,8 @@ fn apply(
             Ok(Reply::Done)
         }
         Request::StatsSnapshot { .. } => Ok(Reply::Stats(session.stats_rows(now.at))),
-        Request::VadStart(_) | Request::VadStop { .. } => {
-            Err(RequestError::Vad("not available yet".to_owned()))
-        }
+        Request::VadStart(r) => session.vad_start(now, r).map(done),
+        Request::VadStop { endpoint, .. } => session.vad_stop(now, *endpoint).map(done),
         _ => Err(RequestError::Endpoint("not available yet".to_owned())),
     }
 }

@@ -7,13 +7,15 @@ mod leg;
 mod pcm;
 mod rtp;
 mod tone;
+mod voice;
 mod webrtc;
 
 use rtpbridge_shared::id::EndpointId;
-use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::playback::ToneCreate;
 use rtpbridge_shared::ipc::session::EndpointDetails;
 use rtpbridge_shared::ipc::stats::{InboundStats, OutboundStats, StatsRow};
+use rtpbridge_shared::ipc::vad::VadStart;
+use rtpbridge_shared::ipc::{Event, RequestError};
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
 pub(crate) use self::file::FileEndpoint;
@@ -25,6 +27,7 @@ pub(crate) use self::pcm::{Ending, MAX_FRAME, Pulled};
 pub(crate) use self::rtp::negotiation::Birth;
 pub(crate) use self::rtp::{OfferPlan, RtpEndpoint, prepare_answer, prepare_offer};
 use self::tone::ToneEndpoint;
+use self::voice::Voice;
 pub(crate) use self::webrtc::{HandshakeStart, WebrtcEndpoint};
 use crate::dtmf::sender::QueuedDigit;
 use crate::entropy::Entropy;
@@ -40,6 +43,7 @@ use crate::transcode::{EncodedFrame, TargetFormat};
 pub(crate) struct Endpoint {
     id: EndpointId,
     direction_override: Option<Direction>,
+    voice: Option<Box<Voice>>,
     kind: Kind,
 }
 
@@ -59,34 +63,28 @@ enum Kind {
 
 impl Endpoint {
     pub(crate) fn rtp(id: EndpointId, endpoint: RtpEndpoint) -> Self {
-        Self {
-            id,
-            direction_override: None,
-            kind: Kind::Rtp(Box::new(endpoint)),
-        }
+        Self::of_kind(id, Kind::Rtp(Box::new(endpoint)))
     }
 
     pub(crate) fn webrtc(id: EndpointId, endpoint: WebrtcEndpoint) -> Self {
-        Self {
-            id,
-            direction_override: None,
-            kind: Kind::Webrtc(Box::new(endpoint)),
-        }
+        Self::of_kind(id, Kind::Webrtc(Box::new(endpoint)))
     }
 
     pub(crate) fn file(id: EndpointId, endpoint: FileEndpoint) -> Self {
-        Self {
-            id,
-            direction_override: None,
-            kind: Kind::File(Box::new(endpoint)),
-        }
+        Self::of_kind(id, Kind::File(Box::new(endpoint)))
     }
 
     pub(crate) fn tone(request: &ToneCreate) -> Self {
+        let tone = ToneEndpoint::new(request);
+        Self::of_kind(request.endpoint, Kind::Tone(Box::new(tone)))
+    }
+
+    fn of_kind(id: EndpointId, kind: Kind) -> Self {
         Self {
-            id: request.endpoint,
+            id,
             direction_override: None,
-            kind: Kind::Tone(Box::new(ToneEndpoint::new(request))),
+            voice: None,
+            kind,
         }
     }
 
@@ -98,7 +96,8 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(_) => EndpointType::Rtp,
             Kind::Webrtc(_) => EndpointType::Webrtc,
-            Kind::File(_) | Kind::Tone(_) => EndpointType::File,
+            Kind::File(_) => EndpointType::File,
+            Kind::Tone(_) => EndpointType::Tone,
         }
     }
 
@@ -271,11 +270,13 @@ impl Endpoint {
     }
 
     pub(crate) fn next_timeout(&self) -> Option<Instant> {
-        match &self.kind {
+        let own = match &self.kind {
             Kind::Rtp(rtp) => rtp.next_timeout(),
             Kind::Webrtc(webrtc) => webrtc.next_timeout(),
             Kind::File(_) | Kind::Tone(_) => None,
-        }
+        };
+        let voice = self.voice.as_ref().and_then(|voice| voice.next_timeout());
+        own.into_iter().chain(voice).min()
     }
 
     pub(crate) fn handle_timeout(
@@ -284,6 +285,9 @@ impl Endpoint {
         now: Moment,
         sinks: &mut Sinks<'_>,
     ) -> TimedOut {
+        if let Some(voice) = &mut self.voice {
+            voice.handle_timeout(now.at);
+        }
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_timeout(entropy, now, sinks),
@@ -297,6 +301,28 @@ impl Endpoint {
             Kind::Webrtc(webrtc) => webrtc.on_removed(now, sinks),
             Kind::File(_) | Kind::Tone(_) => {}
         }
+    }
+
+    /// Listens for speech in what it says from now on, or no more.
+    pub(crate) fn listen(&mut self, request: Option<&VadStart>, now: Instant) {
+        self.voice = request.map(|request| Box::new(Voice::new(request, now)));
+    }
+
+    /// Whether its sound is listened to for speech.
+    pub(crate) fn is_listened_to(&self) -> bool {
+        self.voice.is_some()
+    }
+
+    /// What it says, for whoever listens for speech.
+    pub(crate) fn hear(&mut self, now: Instant, rate_hz: u32, pcm: &[i16]) {
+        if let Some(voice) = &mut self.voice {
+            voice.hear(now, rate_hz, pcm);
+        }
+    }
+
+    /// What was found in its sound and not yet told.
+    pub(crate) fn poll_voice(&mut self) -> Option<Event> {
+        self.voice.as_mut()?.poll(self.id)
     }
 
     /// Where its party is sent media now; none is nowhere.

@@ -228,7 +228,7 @@ impl Session {
             created_at_ms: self.created_at_ms,
             endpoints: endpoints.chain(self.departing.iter().cloned()).collect(),
             recordings: self.recordings.details(),
-            vad_active: Vec::new(),
+            vad_active: self.listened_to(),
         }
     }
 
@@ -359,6 +359,7 @@ impl Session {
         let timed_out = endpoint.handle_timeout(self.entropy.as_mut(), now, &mut sinks);
         let states = endpoint.states();
         self.on_states(id, states_before, states, now.at, out);
+        self.tell_voice(key, out);
         if let Some(silence) = timed_out.silent_for {
             let timeout = Event::MediaTimeout {
                 endpoint: id,

@@ -8,6 +8,11 @@ use crate::endpoint::{Content, Inbound, Sinks};
 use crate::time::Moment;
 
 impl Session {
+    fn is_tapped(&self, source: EndpointKey) -> bool {
+        let sound = self.sound.as_ref();
+        sound.is_some_and(|sound| sound.is_tapped(source))
+    }
+
     /// Sends a party's packet to everybody who is to hear it.
     pub(super) fn forward(
         &mut self,
@@ -45,7 +50,7 @@ impl Session {
             }
         }
         if let Content::Audio(codec) = inbound.content
-            && is_transcoded
+            && (is_transcoded || self.is_tapped(source))
         {
             let payload = buffer.datagram().get(inbound.payload.clone());
             let payload = payload.unwrap_or_default();

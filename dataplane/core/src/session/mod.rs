@@ -25,6 +25,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod voice;
 
 pub use crate::endpoint::{OpenedFile, PlayOrder};
 pub use commands::{Created, PreparedEndpoint, Removed};

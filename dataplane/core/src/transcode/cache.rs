@@ -6,7 +6,7 @@
 use super::fanout::Fanout;
 use super::pipeline::{TranscodeSink, Transcoder};
 use super::{SourcePacket, TargetFormat};
-use crate::codec::Codec;
+use crate::codec::{Codec, CodecError};
 use crate::time::Instant;
 
 /// All pipelines of a session, by source. `S` names a source.
@@ -59,6 +59,9 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
 
     /// Takes a packet of `key`, whose codec is `codec`, for listeners of `wanted`. With `tapped` the
     /// sink also gets the decoded sound. A changed codec begins anew.
+    ///
+    /// # Errors
+    /// The sound that the tap wants cannot be had.
     pub fn handle_packet(
         &mut self,
         now: Instant,
@@ -66,7 +69,7 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         packet: SourcePacket<'_>,
         (wanted, tapped): (&[TargetFormat], bool),
         sink: &mut impl TranscodeSink,
-    ) {
+    ) -> Result<(), CodecError> {
         if self
             .transcoder(key)
             .is_some_and(|transcoder| transcoder.codec() != codec)
@@ -76,11 +79,12 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         self.prepare(key, wanted, || {
             Source::Packets(Box::new(Transcoder::new(codec)))
         });
-        if let Some(transcoder) = self.transcoder(key) {
-            let tap = transcoder.set_tapped(tapped);
-            transcoder.handle_packet(now, packet, wanted, sink);
-            self.errors += u64::from(tap.is_err());
-        }
+        let Some(transcoder) = self.transcoder(key) else {
+            return Ok(());
+        };
+        let tap = transcoder.set_tapped(tapped);
+        transcoder.handle_packet(now, packet, wanted, sink);
+        tap
     }
 
     /// Takes the next samples of a file, a tone, a bridge or a mix. A changed rate begins anew.

@@ -46,7 +46,11 @@ impl TranscodeSink for Delivery<'_> {
         }
     }
 
-    fn on_pcm(&mut self, _rate_hz: u32, _pcm: &[i16]) {}
+    fn on_pcm(&mut self, rate_hz: u32, pcm: &[i16]) {
+        if let Some(source) = self.endpoints.get_mut(self.source) {
+            source.hear(self.now.at, rate_hz, pcm);
+        }
+    }
 }
 
 impl Delivery<'_> {

@@ -43,6 +43,8 @@ pub(crate) struct Sound {
 struct Source {
     key: EndpointKey,
     listeners: Listeners,
+    /// Somebody listens for speech.
+    tapped: bool,
     /// Which of its lives the pipelines belong to.
     epoch: Option<u32>,
     made: Option<Box<Made>>,
@@ -80,7 +82,9 @@ impl Sound {
     pub(super) fn is_needed(plan: &RoutePlan, endpoints: &Endpoints) -> bool {
         let is_encoded = |feed: &Feed| matches!(feed, Feed::Transcode { .. } | Feed::Mix { .. });
         plan.feeds().any(|(_, feed)| is_encoded(feed))
-            || endpoints.iter().any(|(_, endpoint)| is_made(endpoint))
+            || endpoints
+                .iter()
+                .any(|(_, endpoint)| is_made(endpoint) || endpoint.is_listened_to())
     }
 
     /// The plan, or what endpoints want, has changed.
@@ -95,7 +99,8 @@ impl Sound {
         let mut before = std::mem::take(&mut self.sources);
         for (key, endpoint) in endpoints.iter() {
             let listeners = Listeners::of(key, plan, endpoints, config);
-            if listeners.places.is_empty() && !is_made(endpoint) {
+            let tapped = endpoint.is_listened_to();
+            if listeners.places.is_empty() && !is_made(endpoint) && !tapped {
                 continue;
             }
             let known = before.iter().position(|source| source.key == key);
@@ -104,11 +109,13 @@ impl Sound {
                 None => Source {
                     key,
                     listeners: Listeners::default(),
+                    tapped,
                     epoch: None,
                     made: is_made(endpoint).then(|| Box::new(Made::new(entropy))),
                 },
             };
             source.listeners = listeners;
+            source.tapped = tapped;
             if let Some(made) = &mut source.made {
                 let wanted_hz = source.listeners.best_rate();
                 made.rate_hz = endpoint.pcm_rate(wanted_hz).unwrap_or(wanted_hz);
@@ -120,6 +127,12 @@ impl Sound {
         }
         let is_clocked = self.sources.iter().any(|source| source.made.is_some());
         self.clock = is_clocked.then(|| self.clock.unwrap_or(MixClock::new(now)));
+    }
+
+    /// Whether this source's sound is wanted beside what its listeners are sent.
+    pub(super) fn is_tapped(&self, key: EndpointKey) -> bool {
+        let mut tapped = self.sources.iter().filter(|source| source.tapped);
+        tapped.any(|source| source.key == key)
     }
 
     /// When something is due.

@@ -47,12 +47,19 @@ impl Session {
             now,
             recorded: None,
         };
-        let wanted = (source.listeners.formats.as_slice(), false);
-        cache.handle_packet(now.at, (key, codec), packet, wanted, &mut delivery);
+        let tapped = source.tapped;
+        let wanted = (source.listeners.formats.as_slice(), tapped);
+        let tap = cache.handle_packet(now.at, (key, codec), packet, wanted, &mut delivery);
         let errors = cache.take_errors();
         delivery.sinks.out.counters().transcode_errors += errors;
         let due = cache.next_timeout();
         self.wake_by(due);
+        if tapped {
+            self.tell_voice(key, out);
+        }
+        if let Err(error) = tap {
+            self.on_voice_lost(key, &error, now, out);
+        }
     }
 
     /// Stops waiting for packets that are missing.
@@ -60,6 +67,7 @@ impl Session {
         let Some(sound) = self.sound.as_deref_mut() else {
             return;
         };
+        let mut told = Vec::new();
         while let Some(key) = sound.cache.due(now.at) {
             let Some(source) = sound.sources.iter().find(|source| source.key == key) else {
                 sound.cache.remove_source(key);
@@ -81,7 +89,11 @@ impl Session {
             sound
                 .cache
                 .handle_timeout(now.at, key, formats, &mut delivery);
+            told.extend(source.tapped.then_some(key));
         }
         out.counters().transcode_errors += sound.cache.take_errors();
+        for key in told {
+            self.tell_voice(key, out);
+        }
     }
 }

@@ -30,6 +30,7 @@ impl Session {
             let count = self.sound.as_ref().map_or(0, |sound| sound.sources.len());
             for at in 0..count {
                 finished.extend(self.pull_source(at, tick, now, out));
+                self.tell_voice_of(at, out);
             }
             for end in finished {
                 self.on_source_finished(end, now, out);
@@ -64,6 +65,9 @@ impl Session {
         let frame = &mut sound.pcm[..rate_hz as usize / 50];
         let pulled = endpoint.pull(rate_hz, frame);
         out.counters().file_underruns += endpoint.take_underruns();
+        if let Pulled::Samples(count) = pulled {
+            endpoint.hear(now.at, rate_hz, frame.get(..count).unwrap_or_default());
+        }
         let listeners = &mut source.listeners;
         let places = listeners.places.as_slice();
         let formats = &mut listeners.formats;
@@ -114,6 +118,14 @@ impl Session {
         formats.truncate(known);
         count_errors(sound, out);
         end
+    }
+
+    fn tell_voice_of(&mut self, at: usize, out: &mut dyn Outbox) {
+        let source = self.sound.as_ref().and_then(|sound| sound.sources.get(at));
+        let tapped = source.filter(|source| source.tapped && source.made.is_some());
+        if let Some(key) = tapped.map(|source| source.key) {
+            self.tell_voice(key, out);
+        }
     }
 
     fn on_source_finished(&mut self, end: Finished, now: Moment, out: &mut dyn Outbox) {

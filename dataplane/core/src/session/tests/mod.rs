@@ -11,6 +11,7 @@ mod recordings;
 mod srtp;
 mod switching;
 mod tones;
+mod voice;
 mod webrtc;
 mod webrtc_offers;
 

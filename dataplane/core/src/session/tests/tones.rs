@@ -7,7 +7,7 @@ use crate::codec::{Decoder, probe};
 use crate::session::RecordKind;
 
 impl World {
-    fn tone(&mut self, tone: Tone, duration_ms: Option<u64>) -> EndpointId {
+    pub(super) fn tone(&mut self, tone: Tone, duration_ms: Option<u64>) -> EndpointId {
         self.parties += 1;
         let request = ToneCreate {
             session: self.session.id(),

@@ -23,7 +23,8 @@ fn feed(
         got.push((place, frame.restart));
     };
     let key = (source, Codec::Pcmu);
-    cache.handle_packet(Instant::ZERO, key, packet, (wanted, false), &mut sink);
+    let tap = cache.handle_packet(Instant::ZERO, key, packet, (wanted, false), &mut sink);
+    tap.expect("no tap is wanted");
     got
 }
 
@@ -91,13 +92,9 @@ fn a_source_that_changes_its_codec_begins_anew() {
     };
     let mut restarts = Vec::new();
     let mut sink = |_: usize, frame: super::super::EncodedFrame<'_>| restarts.push(frame.restart);
-    cache.handle_packet(
-        Instant::ZERO,
-        (1, Codec::Pcma),
-        packet,
-        (&[G722()], false),
-        &mut sink,
-    );
+    let source = (1, Codec::Pcma);
+    let tap = cache.handle_packet(Instant::ZERO, source, packet, (&[G722()], false), &mut sink);
+    tap.expect("no tap is wanted");
     assert_eq!(restarts, [true]);
     assert_eq!(cache.pipeline_count(), 1);
 }
