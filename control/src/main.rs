@@ -1,7 +1,6 @@
 //! `rtpbridge-control`: talks to clients. Checks its configuration before anything starts (exit
 //! code 2), takes its sockets, confines itself, and only then starts threads.
 
-use std::io::Write;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -10,9 +9,10 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use rtpbridge_control::app::Startup;
 use rtpbridge_control::listeners::Listeners;
 use rtpbridge_control::{confine, serve};
-use rtpbridge_shared::config::{ConfigArgs, Limit, Loaded, Scope, Sources};
-use rtpbridge_shared::logging::{self, LogHandle};
+use rtpbridge_shared::config::{ConfigArgs, Limit, Loaded, Scope};
+use rtpbridge_shared::logging::LogHandle;
 use rtpbridge_shared::runtime_dir;
+use rtpbridge_shared::startup::{self, FAILED, Started};
 use rtpbridge_shared::supervised::{DeathSignal, tie_to_supervisor};
 use tracing::{error, info, warn};
 
@@ -24,8 +24,6 @@ struct Cli {
     config: ConfigArgs,
 }
 
-const FAILED: u8 = 1;
-const BAD_CONFIG: u8 = 2;
 const MAX_THREADS: usize = 4;
 /// Descriptors beside those of client connections.
 const OTHER_DESCRIPTORS: u64 = 600;
@@ -36,27 +34,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let args = Cli::parse().config;
-    let loaded = match Sources::of_process(args.clone()).load(Scope::Control) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            let _ = writeln!(std::io::stderr(), "{faults}");
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let Started { loaded, log } = match startup::start(&args, Scope::Control) {
+        Ok(started) => started,
+        Err(code) => return code,
     };
-    if args.print_config {
-        let printed = std::io::stdout().write_all(loaded.to_toml().as_bytes());
-        return ExitCode::from(if printed.is_ok() { 0 } else { FAILED });
-    }
-    let log = match logging::init(loaded.config.log_level, loaded.config.log_format) {
-        Ok(log) => log,
-        Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "cannot start logging: {problem}");
-            return ExitCode::from(FAILED);
-        }
-    };
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
     if let Some(supervisor) = args.supervised_by
         && let Err(problem) = tie_to_supervisor(supervisor, DeathSignal::Kill)
     {

@@ -13,14 +13,13 @@ mod shutdown;
 mod sys;
 mod worker;
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::Parser;
-use rtpbridge_shared::config::{ConfigArgs, Scope, Sources};
-use rtpbridge_shared::logging;
+use rtpbridge_shared::config::{ConfigArgs, Scope};
+use rtpbridge_shared::startup::{self, FAILED, Started};
 use rtpbridge_shared::supervised::{DeathSignal, tie_to_supervisor};
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 /// Media process of rtpbridge; `rtpbridge` starts it together with control
 #[derive(Parser)]
@@ -30,32 +29,12 @@ struct Cli {
     config: ConfigArgs,
 }
 
-const FAILED: u8 = 1;
-const BAD_CONFIG: u8 = 2;
-
 fn main() -> ExitCode {
     let args = Cli::parse().config;
-    let loaded = match Sources::of_process(args.clone()).load(Scope::Dataplane) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            let _ = writeln!(std::io::stderr(), "{faults}");
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let Started { loaded, log } = match startup::start(&args, Scope::Dataplane) {
+        Ok(started) => started,
+        Err(code) => return code,
     };
-    if args.print_config {
-        let printed = std::io::stdout().write_all(loaded.to_toml().as_bytes());
-        return ExitCode::from(if printed.is_ok() { 0 } else { FAILED });
-    }
-    let log = match logging::init(loaded.config.log_level, loaded.config.log_format) {
-        Ok(log) => log,
-        Err(problem) => {
-            let _ = writeln!(std::io::stderr(), "cannot start logging: {problem}");
-            return ExitCode::from(FAILED);
-        }
-    };
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
     log_panics();
     if let Some(supervisor) = args.supervised_by
         && let Err(problem) = tie_to_supervisor(supervisor, DeathSignal::Terminate)

@@ -8,5 +8,6 @@ pub mod ipc;
 pub mod logging;
 pub mod runtime_dir;
 pub mod sequence;
+pub mod startup;
 pub mod supervised;
 pub mod vocab;

@@ -1,15 +1,15 @@
 //! `rtpbridge`: starts and supervises `rtpbridge-dataplane` and `rtpbridge-control`, which lie beside
 //! it. Checks the configuration before anything starts: exit code 2 when it is wrong.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Parser;
 use rtpbridge_control::supervise::{self, Plan, Program, SuperviseError};
-use rtpbridge_shared::config::{ConfigArgs, Loaded, Scope, Sources};
-use rtpbridge_shared::{logging, runtime_dir};
-use tracing::{error, info, warn};
+use rtpbridge_shared::config::{ConfigArgs, Loaded, Scope};
+use rtpbridge_shared::runtime_dir;
+use rtpbridge_shared::startup::{self, FAILED};
+use tracing::{error, info};
 
 /// WebRTC/RTP media bridge: both processes under one supervisor
 #[derive(Parser)]
@@ -19,29 +19,12 @@ struct Cli {
     config: ConfigArgs,
 }
 
-const FAILED: u8 = 1;
-const BAD_CONFIG: u8 = 2;
-
 fn main() -> ExitCode {
     let args = Cli::parse().config;
-    let loaded = match Sources::of_process(args.clone()).load(Scope::Both) {
-        Ok(loaded) => loaded,
-        Err(faults) => {
-            let _ = writeln!(std::io::stderr(), "{faults}");
-            return ExitCode::from(BAD_CONFIG);
-        }
+    let loaded = match startup::start(&args, Scope::Both) {
+        Ok(started) => started.loaded,
+        Err(code) => return code,
     };
-    if args.print_config {
-        let printed = std::io::stdout().write_all(loaded.to_toml().as_bytes());
-        return ExitCode::from(if printed.is_ok() { 0 } else { FAILED });
-    }
-    if let Err(problem) = logging::init(loaded.config.log_level, loaded.config.log_format) {
-        let _ = writeln!(std::io::stderr(), "cannot start logging: {problem}");
-        return ExitCode::from(FAILED);
-    }
-    for warning in &loaded.warnings {
-        warn!("{warning}");
-    }
     match supervise(&args, loaded) {
         Ok(()) => {
             info!("both processes ended well");
