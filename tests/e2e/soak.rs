@@ -12,6 +12,12 @@ use serde_json::json;
 
 const SESSIONS: usize = 1000;
 const ROUNDS: usize = 10;
+/// The round whose memory the last one's is compared with.
+const REFERENCE_ROUND: usize = 2;
+/// How much more that may be.
+const GROWTH_MAX: f64 = 1.05;
+const SETTLED_KIB: u64 = 64;
+const SETTLING: Duration = Duration::from_secs(3);
 /// Sessions whose packets are on the way at the same time.
 const GROUP: usize = 50;
 
@@ -42,6 +48,25 @@ fn carry_media(calls: &mut [Call]) {
     }
 }
 
+/// Resident memory in KiB once what was just given up is gone: the same for longer than allocators
+/// keep it.
+fn settled_memory(pids: [Pid; 2]) -> [u64; 2] {
+    let mut last = [0; 2];
+    let mut since = Instant::now();
+    eventually("the memory settles", 6 * SOON, || {
+        let now = pids.map(procfs::rss_kib);
+        // A page or two come and go with every heartbeat.
+        let changed = now
+            .iter()
+            .zip(last)
+            .any(|(now, last)| now.abs_diff(last) > SETTLED_KIB);
+        if changed {
+            (last, since) = (now, Instant::now());
+        }
+        (since.elapsed() > SETTLING).then_some(now)
+    })
+}
+
 /// Open descriptors once connections that were just closed are gone: unchanged for a while.
 fn settled_descriptors(pids: [Pid; 2]) -> [usize; 2] {
     let mut last = [0; 2];
@@ -65,7 +90,7 @@ fn a_thousand_sessions_ten_times_over_leave_nothing_behind() {
     let pids = [server.control_pid(), server.dataplane_pid()];
     let before = settled_descriptors(pids);
     let mut resident = Vec::new();
-    for _ in 0..ROUNDS {
+    for round in 1..=ROUNDS {
         let mut calls: Vec<Call> = (0..SESSIONS).map(|_| set_up(&server)).collect();
         assert_eq!(server.metric("rtpbridge_sessions_active"), SESSIONS as f64);
         assert_eq!(
@@ -90,26 +115,24 @@ fn a_thousand_sessions_ten_times_over_leave_nothing_behind() {
             before,
             "control's and the dataplane's"
         );
-        resident.push(pids.map(procfs::rss_kib));
+        if round == REFERENCE_ROUND || round == ROUNDS {
+            resident.push(settled_memory(pids));
+        }
     }
-    println!("resident KiB of control and dataplane, round by round: {resident:?}");
+    println!("resident KiB of control and dataplane: {resident:?}");
     let total = ROUNDS * SESSIONS;
     assert_eq!(server.metric("rtpbridge_sessions_total"), total as f64);
     assert!(server.metric("rtpbridge_packets_routed_total") >= 2.0 * total as f64);
-    // What the allocator has not given back yet swings by a tenth from round to round. A leak grows:
-    // then even the lowest of the last rounds is above all of the early ones.
-    // Control's allocator takes memory in blocks of 4 MiB, hence its wider bound: two kilobytes
-    // lost per session would still exceed it.
-    for (process, (name, bound)) in [("control", 1.3), ("dataplane", 1.05)].iter().enumerate() {
-        let early = resident[1..4].iter().map(|pair| pair[process]).max();
-        let late = resident[ROUNDS - 3..]
-            .iter()
-            .map(|pair| pair[process])
-            .min();
-        let (early, late) = (early.expect("rounds"), late.expect("rounds"));
+    let [reference, last] = resident[..] else {
+        panic!("two rounds are measured: {resident:?}");
+    };
+    for (name, (early, late)) in ["control", "dataplane"]
+        .iter()
+        .zip(reference.iter().zip(last))
+    {
         assert!(
-            late as f64 <= early as f64 * bound,
-            "{name} grew from {early} to {late} KiB: {resident:?}"
+            late as f64 <= *early as f64 * GROWTH_MAX,
+            "{name} grew from {early} to {late} KiB"
         );
     }
     // Every port can be had again.
