@@ -196,6 +196,9 @@ fn a_dataplane_that_stops_for_a_while_loses_nobody() {
     assert_eq!(server.metric("rtpbridge_dataplane_restarts_total"), 0.0);
 }
 
+/// The requirement; on a machine with nothing to spare it takes a fifth of that.
+const SERVICE_AGAIN: Duration = Duration::from_secs(2);
+
 #[test]
 fn a_dead_dataplane_costs_its_sessions_and_service_goes_on_with_the_next() {
     let server = Server::builder().supervised().start();
@@ -205,8 +208,8 @@ fn a_dead_dataplane_costs_its_sessions_and_service_goes_on_with_the_next() {
     client.call("recording.start", json!({"file_path": recording}));
     let before = server.dataplane_pid();
     let control = server.control_pid();
+    let killed = Instant::now();
     server.signal_dataplane(Signal::SIGKILL);
-    let died = Instant::now();
     let stopped = client.expect_event("recording.stopped");
     assert_eq!(stopped["reason"], json!("dataplane_lost"));
     assert_eq!(stopped["file_path"], json!(recording));
@@ -219,11 +222,10 @@ fn a_dead_dataplane_costs_its_sessions_and_service_goes_on_with_the_next() {
     server.wait_healthy();
     client.call("session.create", json!({}));
     Party::join(&mut client);
-    // The requirement is 2 s; the rest is for a busy machine.
+    let without_service = killed.elapsed();
     assert!(
-        died.elapsed() < Duration::from_secs(4),
-        "{:?}",
-        died.elapsed()
+        without_service < SERVICE_AGAIN,
+        "{without_service:?} until the next call"
     );
     assert_ne!(after, before);
     assert_eq!(server.control_pid(), control);
