@@ -93,11 +93,6 @@ pub(crate) fn merge(workers: &[Box<WorkerTotals>]) -> MetricsReport {
     ];
     let extra = [
         (
-            "packets_unroutable",
-            "RTP packets for destinations that cannot be served",
-            sum(|w| w.counters.unroutable),
-        ),
-        (
             "rtcp_sent",
             "RTCP packets sent",
             sum(|w| w.counters.rtcp_sent),

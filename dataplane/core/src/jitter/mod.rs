@@ -78,6 +78,8 @@ pub struct JitterBuffer {
     concealed: u32,
     /// Of these, frames for which no packet was given up.
     borrowed: u32,
+    /// It last sent something else than audio: what is missing is silence.
+    is_pausing: bool,
     /// Decoded and not yet asked for, at the decoder's rate.
     pcm: Vec<i16>,
     scratch: Box<[i16]>,
@@ -116,6 +118,7 @@ impl JitterBuffer {
             frame_ticks: codec.clock_rate() / 50,
             concealed: 0,
             borrowed: 0,
+            is_pausing: false,
             pcm: Vec::with_capacity(2 * MAX_PACKET_SAMPLES),
             scratch: vec![0; MAX_PACKET_SAMPLES].into_boxed_slice(),
             errors: 0,
@@ -172,6 +175,19 @@ impl JitterBuffer {
         }
     }
 
+    /// A packet of the source carried no audio (a telephone-event, say): its number is not missing, and
+    /// until its next audio the source is silent rather than lost.
+    pub fn pass_over(&mut self, sequence: u16) {
+        let ahead = sequence.wrapping_sub(self.next_sequence) as i16;
+        if self.state != State::Idle && (0..SLOTS as i16).contains(&ahead) {
+            let slot = &mut self.slots[usize::from(sequence) % SLOTS];
+            slot.used = true;
+            slot.sequence = sequence;
+            slot.payload.clear();
+            (slot.timestamp, slot.ticks) = (self.next_timestamp, 0);
+        }
+    }
+
     /// Writes 20 ms at the mixer's rate; `out` is silence where the source gives none.
     pub fn pull(&mut self, now: Instant, out: &mut [i16]) -> Contribution {
         out.fill(0);
@@ -207,6 +223,7 @@ impl JitterBuffer {
         self.next_timestamp = packet.timestamp;
         self.frame_ticks = ticks;
         (self.concealed, self.borrowed) = (0, 0);
+        self.is_pausing = false;
     }
 
     fn store(&mut self, packet: &SourcePacket<'_>, ticks: u32) {
@@ -268,6 +285,13 @@ impl JitterBuffer {
     }
 
     fn decode_slot(&mut self, at: usize) {
+        if self.slots[at].payload.is_empty() {
+            self.slots[at].used = false;
+            self.next_sequence = self.next_sequence.wrapping_add(1);
+            self.is_pausing = true;
+            return;
+        }
+        self.is_pausing = false;
         self.pause_before(at);
         let slot = &mut self.slots[at];
         slot.used = false;
@@ -325,7 +349,9 @@ impl JitterBuffer {
         let samples = (samples as usize).min(self.scratch.len());
         let frame = &mut self.scratch[..samples];
         let next = next.map(|at| self.slots[at].payload.as_slice());
-        if self.decoder.conceal(next, frame).is_err() {
+        if self.is_pausing {
+            frame.fill(0);
+        } else if self.decoder.conceal(next, frame).is_err() {
             self.errors += 1;
             frame.fill(0);
         }

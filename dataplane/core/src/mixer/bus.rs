@@ -34,6 +34,7 @@ struct Party<K> {
     key: K,
     sends: bool,
     hears: Option<TargetFormat>,
+    is_bridge: bool,
     pcm: Vec<i16>,
     contribution: Contribution,
     /// Ticks since it was last heard.
@@ -88,6 +89,7 @@ impl<K: Copy + PartialEq> Bus<K> {
                 key,
                 sends,
                 hears,
+                is_bridge: false,
                 pcm: vec![0; samples],
                 contribution: Contribution::None,
                 // Who has never been heard has no history to leave.
@@ -97,6 +99,13 @@ impl<K: Copy + PartialEq> Bus<K> {
                 own: None,
                 last_sent: None,
             }),
+        }
+    }
+
+    /// Bridges to other mixes do not hear each other; others hear them.
+    pub fn set_bridge(&mut self, key: K, is_bridge: bool) {
+        if let Some(party) = self.parties.iter_mut().find(|party| party.key == key) {
+            party.is_bridge = is_bridge;
         }
     }
 
@@ -125,9 +134,15 @@ impl<K: Copy + PartialEq> Bus<K> {
         emit: &mut impl FnMut(K, EncodedFrame<'_>),
     ) {
         let active = self.gather(pull);
+        let is_active = |party: &&Party<K>| party.contribution != Contribution::None;
+        let bridges = self.parties.iter().filter(|party| party.is_bridge);
+        let bridges = bridges.filter(is_active).count();
         for at in 0..self.parties.len() {
             let party = &mut self.parties[at];
-            let own = usize::from(party.contribution != Contribution::None);
+            let own = match party.is_bridge {
+                true => bridges,
+                false => usize::from(party.contribution != Contribution::None),
+            };
             party.idle_ticks = if active > own {
                 0
             } else {
@@ -222,12 +237,23 @@ impl<K: Copy + PartialEq> Bus<K> {
         if std::mem::take(&mut party.shares) {
             own.warm_up(tick, &self.recent);
         }
-        let sum = if party.contribution == Contribution::Sound {
+        let sum = if party.is_bridge {
+            self.rest.copy_from_slice(&self.total);
+            let others = self
+                .parties
+                .iter()
+                .filter(|other| other.is_bridge && other.contribution == Contribution::Sound);
+            for other in others {
+                sum::take_out(&mut self.rest, &other.pcm);
+            }
+            &self.rest
+        } else if party.contribution == Contribution::Sound {
             sum::subtract(&self.total, &party.pcm, &mut self.rest);
             &self.rest
         } else {
             &self.total
         };
+        let party = &mut self.parties[at];
         let mut to_party = |frame: EncodedFrame<'_>| {
             let frame = party.stamp(tick, frame);
             emit(party.key, frame);
@@ -244,7 +270,8 @@ impl<K> Party<K> {
             return false;
         };
         // Longer packets are gathered over ticks, during which the group must not change.
-        if self.contribution == Contribution::Sound || format.ptime_ms() != 20 {
+        let is_own = self.is_bridge || self.contribution == Contribution::Sound;
+        if is_own || format.ptime_ms() != 20 {
             return false;
         }
         let stateless = matches!(format.codec(), Codec::Pcmu | Codec::Pcma | Codec::L16)

@@ -24,6 +24,13 @@ pub(super) fn subtract(total: &[i32], pcm: &[i16], rest: &mut [i32]) {
     }
 }
 
+/// Takes `pcm` out of `rest`.
+pub(super) fn take_out(rest: &mut [i32], pcm: &[i16]) {
+    for (rest, sample) in rest.iter_mut().zip(pcm) {
+        *rest -= i32::from(*sample);
+    }
+}
+
 /// The gain of one destination.
 #[derive(Clone, Copy, Debug)]
 pub struct Limiter {

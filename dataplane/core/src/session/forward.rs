@@ -22,7 +22,7 @@ impl Session {
         now: Moment,
         out: &mut dyn Outbox,
     ) {
-        let mut is_transcoded = false;
+        let (mut is_transcoded, mut is_mixed) = (false, false);
         for route in self.plan.routes_from(source) {
             let Some(destination) = self.endpoints.get_mut(route.destination) else {
                 continue;
@@ -41,7 +41,7 @@ impl Session {
                     leg.forward_audio(source.0, inbound, buffer, now, path, sinks);
                 }
                 (Content::Audio(_), Handling::Transcode) => is_transcoded = true,
-                (Content::Audio(_), Handling::Mix) => sinks.out.counters().unroutable += 1,
+                (Content::Audio(_), Handling::Mix) => is_mixed = true,
                 (Content::Event { .. }, handling) => {
                     leg.forward_event(source.0, inbound, handling, now, path, sinks);
                 }
@@ -49,11 +49,18 @@ impl Session {
                 (Content::Audio(_), Handling::EventsOnly) | (Content::Unknown, _) => {}
             }
         }
-        if let Content::Audio(codec) = inbound.content
-            && (is_transcoded || self.is_tapped(source))
-        {
-            let payload = buffer.datagram().get(inbound.payload.clone());
-            let payload = payload.unwrap_or_default();
+        if self.sound.is_none() {
+            return;
+        }
+        let Content::Audio(codec) = inbound.content else {
+            return self.pass_over(source, inbound);
+        };
+        let payload = buffer.datagram().get(inbound.payload.clone());
+        let payload = payload.unwrap_or_default();
+        if is_mixed {
+            self.mix(source, codec, inbound, payload, now);
+        }
+        if is_transcoded || self.is_tapped(source) {
             self.transcode(source, codec, inbound, payload, now, out);
         }
     }

@@ -95,8 +95,6 @@ pub struct Counters {
     pub rejected_malformed: u64,
     /// Refused: a payload type that was not negotiated.
     pub rejected_payload_type: u64,
-    /// Packets for a destination that no engine can serve (another codec, several sources).
-    pub unroutable: u64,
     /// Refused: STUN that is no valid check.
     pub rejected_stun: u64,
     /// SRTP and SRTCP packets that failed authentication, replay or encryption.

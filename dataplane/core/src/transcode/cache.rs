@@ -87,6 +87,13 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         tap
     }
 
+    /// A packet of `key` carried no audio: its number is not missing.
+    pub fn pass_over(&mut self, key: S, sequence: u16) {
+        if let Some(transcoder) = self.transcoder(key) {
+            transcoder.pass_over(sequence);
+        }
+    }
+
     /// Takes the next samples of a file, a tone, a bridge or a mix. A changed rate begins anew.
     pub fn handle_pcm(
         &mut self,

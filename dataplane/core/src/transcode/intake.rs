@@ -145,6 +145,16 @@ impl Intake {
         self.hold(now, packet, ticks)
     }
 
+    /// A packet of the stream carried no audio (a telephone-event, say): its number is not missing. One
+    /// that comes out of order is taken for lost.
+    pub fn pass_over(&mut self, sequence: u16) {
+        if let Some(expected) = &mut self.expected
+            && expected.sequence == sequence
+        {
+            expected.sequence = sequence.wrapping_add(1);
+        }
+    }
+
     /// When [`Self::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.held_until

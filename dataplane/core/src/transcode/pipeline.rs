@@ -155,6 +155,11 @@ impl Transcoder {
             .ok();
     }
 
+    /// A packet of the source carried no audio: its number is not missing.
+    pub fn pass_over(&mut self, sequence: u16) {
+        self.intake.pass_over(sequence);
+    }
+
     /// When [`Self::handle_timeout`] is due.
     pub fn next_timeout(&self) -> Option<Instant> {
         self.intake.next_timeout()

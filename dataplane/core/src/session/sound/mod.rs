@@ -2,15 +2,19 @@
 //!
 //! ```text
 //! packets of a party ──► pipelines ──► frames ──► the listeners' streams      (packets.rs)
+//!                └─────► jitter buffers ─┐
+//!                ┌───────────────────────┴─► bus ──► frames ──► their streams    (mix.rs)
 //! pulled every 20 ms ──► pipelines ──► frames ──► the listeners' streams      (tick.rs)
 //! ```
 //! It follows the [`RoutePlan`]: who hears whom is decided there. Sessions that only forward have
 //! none of this.
 
 mod delivery;
+mod mix;
 mod packets;
 mod tick;
 
+use self::mix::Mix;
 use super::config::EngineConfig;
 use super::endpoints::Endpoints;
 use super::input::EndpointKey;
@@ -33,6 +37,7 @@ const RECORDED_CODEC: Codec = Codec::Pcmu;
 pub(crate) struct Sound {
     cache: TranscodeCache<EndpointKey>,
     sources: Vec<Source>,
+    mix: Option<Box<Mix>>,
     /// Runs while anything is pulled or mixed.
     clock: Option<MixClock>,
     area: PacketArea,
@@ -72,6 +77,7 @@ impl Sound {
         Self {
             cache: TranscodeCache::new(config.transcode_cache_size),
             sources: Vec::new(),
+            mix: None,
             clock: None,
             area: PacketArea::new(),
             pcm: Box::new([0; MAX_FRAME]),
@@ -96,6 +102,8 @@ impl Sound {
         entropy: &mut dyn Entropy,
         now: Instant,
     ) {
+        self.mix = Mix::follow(self.mix.take(), plan, endpoints, config);
+        let mix = self.mix.as_deref();
         let mut before = std::mem::take(&mut self.sources);
         for (key, endpoint) in endpoints.iter() {
             let listeners = Listeners::of(key, plan, endpoints, config);
@@ -117,7 +125,8 @@ impl Sound {
             source.listeners = listeners;
             source.tapped = tapped;
             if let Some(made) = &mut source.made {
-                let wanted_hz = source.listeners.best_rate();
+                let mixed_hz = mix.filter(|mix| mix.hears(key)).map_or(0, Mix::rate_hz);
+                let wanted_hz = source.listeners.best_rate().max(mixed_hz);
                 made.rate_hz = endpoint.pcm_rate(wanted_hz).unwrap_or(wanted_hz);
             }
             self.sources.push(source);
@@ -125,7 +134,7 @@ impl Sound {
         for gone in before {
             self.cache.remove_source(gone.key);
         }
-        let is_clocked = self.sources.iter().any(|source| source.made.is_some());
+        let is_clocked = mix.is_some() || self.sources.iter().any(|source| source.made.is_some());
         self.clock = is_clocked.then(|| self.clock.unwrap_or(MixClock::new(now)));
     }
 

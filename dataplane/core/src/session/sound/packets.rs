@@ -1,4 +1,4 @@
-//! Packets of parties through pipelines.
+//! Packets of parties on their way into pipelines and mixes.
 
 use super::delivery::Delivery;
 use crate::codec::Codec;
@@ -28,13 +28,7 @@ impl Session {
         if source.epoch.replace(inbound.epoch) != Some(inbound.epoch) {
             cache.remove_source(key);
         }
-        let packet = SourcePacket {
-            // The pipelines know of sequence numbers what RTP says.
-            sequence: inbound.sequence as u16,
-            timestamp: inbound.timestamp,
-            marker: inbound.marker,
-            payload,
-        };
+        let packet = packet_of(inbound, payload);
         let mut delivery = Delivery {
             source: key,
             places: &source.listeners.places,
@@ -59,6 +53,34 @@ impl Session {
         }
         if let Err(error) = tap {
             self.on_voice_lost(key, &error, now, out);
+        }
+    }
+
+    /// A party's audio goes to all who hear it among others.
+    pub(in crate::session) fn mix(
+        &mut self,
+        key: EndpointKey,
+        codec: Codec,
+        inbound: &Inbound,
+        payload: &[u8],
+        now: Moment,
+    ) {
+        let mix = self.sound.as_mut().and_then(|sound| sound.mix.as_mut());
+        if let Some(mix) = mix {
+            let packet = packet_of(inbound, payload);
+            mix.handle_packet(key, (codec, inbound.epoch), packet, now.at);
+        }
+    }
+
+    /// A party's packet carried no audio: its number is not missing.
+    pub(in crate::session) fn pass_over(&mut self, key: EndpointKey, inbound: &Inbound) {
+        let Some(sound) = &mut self.sound else {
+            return;
+        };
+        let sequence = inbound.sequence as u16;
+        sound.cache.pass_over(key, sequence);
+        if let Some(mix) = &mut sound.mix {
+            mix.pass_over(key, sequence);
         }
     }
 
@@ -95,5 +117,15 @@ impl Session {
         for key in told {
             self.tell_voice(key, out);
         }
+    }
+}
+
+fn packet_of<'a>(inbound: &Inbound, payload: &'a [u8]) -> SourcePacket<'a> {
+    SourcePacket {
+        // Pipelines and mixers know of sequence numbers what RTP says.
+        sequence: inbound.sequence as u16,
+        timestamp: inbound.timestamp,
+        marker: inbound.marker,
+        payload,
     }
 }

@@ -1,4 +1,5 @@
-//! Every 20 ms, on the grid that all sessions share: sound is pulled from those who make it.
+//! Every 20 ms, on the grid that all sessions share: sound is pulled from those who make it, and
+//! mixed.
 
 use rtpbridge_shared::ipc::Event;
 
@@ -32,6 +33,7 @@ impl Session {
                 finished.extend(self.pull_source(at, tick, now, out));
                 self.tell_voice_of(at, out);
             }
+            self.mix_tick(tick, now, out);
             for end in finished {
                 self.on_source_finished(end, now, out);
             }
@@ -56,7 +58,9 @@ impl Session {
         let (key, made) = (source.key, source.made.as_deref_mut()?);
         let endpoint = self.endpoints.get_mut(key)?;
         let (id, before) = (endpoint.id(), endpoint.states());
-        let missed = made.last_tick.map_or(0, |last| tick.index - last.index - 1);
+        let missed = made
+            .last_tick
+            .map_or(0, |last| (tick.index - last.index).saturating_sub(1));
         made.last_tick = Some(tick);
         if missed > 0 {
             sound.cache.skip_pcm(key, missed * TICK_POSITIONS);
@@ -100,6 +104,9 @@ impl Session {
             Pulled::Samples(count) => {
                 let pcm = frame.get(..count).unwrap_or_default();
                 cache.handle_pcm((key, rate_hz), pcm, wanted, &mut delivery);
+                if let Some(mix) = &mut sound.mix {
+                    mix.handle_pcm(key, rate_hz, pcm);
+                }
                 None
             }
             Pulled::Nothing => {
@@ -125,6 +132,18 @@ impl Session {
         let tapped = source.filter(|source| source.tapped && source.made.is_some());
         if let Some(key) = tapped.map(|source| source.key) {
             self.tell_voice(key, out);
+        }
+    }
+
+    fn mix_tick(&mut self, tick: Tick, now: Moment, out: &mut dyn Outbox) {
+        let Some(sound) = self.sound.as_deref_mut() else {
+            return;
+        };
+        let recordings = &mut self.recordings;
+        let mut sinks = Sinks { recordings, out };
+        if let Some(mix) = &mut sound.mix {
+            let endpoints = &mut self.endpoints;
+            mix.handle_tick(tick, now, endpoints, &mut sound.area, &mut sinks);
         }
     }
 

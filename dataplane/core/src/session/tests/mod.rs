@@ -7,6 +7,7 @@ mod files;
 mod hostile;
 mod learning;
 mod life;
+mod mixing;
 mod recordings;
 mod srtp;
 mod switching;

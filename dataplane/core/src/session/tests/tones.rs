@@ -71,7 +71,6 @@ fn a_tone_is_heard_in_everybodys_codec() {
         assert!((tone.level_dbfs + 10.0).abs() < 0.5, "{codec}: {tone:?}");
         assert!(tone.snr_db > 30.0, "{codec}: {tone:?}");
     }
-    assert_eq!(world.out.counters.unroutable, 0);
     assert_eq!(world.out.counters.transcode_errors, 0);
 }
 
@@ -157,5 +156,4 @@ fn two_codecs_talk_through_pipelines() {
     assert_eq!(packets.len(), 50);
     assert!(packets.iter().all(|(header, _)| header.payload_type == 8));
     assert_continuous(&packets, 160);
-    assert_eq!(world.out.counters.unroutable, 0);
 }
