@@ -4,7 +4,9 @@
 mod calls;
 mod config;
 mod connection;
+mod downloads;
 mod dtmf;
+mod files;
 mod filtered;
 mod garbage;
 mod http;

@@ -1,6 +1,7 @@
 //! Parties of a call, with an RTP and SDP of their own: what the programs send is judged by code
 //! that they do not share.
 
+pub mod audio;
 pub mod capture;
 pub mod dtls;
 pub mod ffmpeg;
