@@ -1,6 +1,8 @@
 //! What the fuzz targets do with their bytes, also run by ordinary tests over the corpus. Each must
 //! neither panic nor run away, and checks what must hold for whatever was accepted.
 
+mod session;
+
 use rtpbridge_core::dtmf::payload::EventPayload;
 use rtpbridge_core::rtcp::parse::{RtcpPacket, packets as rtcp_packets};
 use rtpbridge_core::rtp::header::RtpHeader;
@@ -15,7 +17,13 @@ use rtpbridge_shared::vocab::Direction;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: &[Target] = &[("sdp", sdp), ("ipc", ipc), ("rtp", rtp), ("rtcp", rtcp)];
+pub const TARGETS: &[Target] = &[
+    ("sdp", sdp),
+    ("ipc", ipc),
+    ("rtp", rtp),
+    ("rtcp", rtcp),
+    ("session", session),
+];
 
 /// Descriptions: whatever is accepted is answered, and our answer is a valid description.
 pub fn sdp(data: &[u8]) {
@@ -94,4 +102,9 @@ pub fn rtcp(data: &[u8]) {
         }
     }
     assert!(packets <= data.len() / 4 + 1);
+}
+
+/// Whole sessions: commands, packets and time, in any order.
+pub fn session(data: &[u8]) {
+    session::run(data);
 }
