@@ -29,9 +29,12 @@ use crate::recorder::directory::RecordingDirectory;
 use crate::recorder::writer::Recorder;
 use crate::sandbox::{self, Needs};
 use crate::shutdown::{self, Ended};
-use crate::sys::process::{ProcessReader, raise_file_limit};
+use crate::sys::process::{ProcessReader, file_limit, raise_file_limit};
+use crate::sys::ring::PreparedRing;
 use crate::worker::{self, Command, Files, Settings, Shared, WorkerHandle};
 
+/// The kernel keeps eight bytes for each, used or not.
+const MAX_SOCKETS_PER_RING: u32 = 1 << 17;
 /// Descriptors that are not sockets of calls.
 const OWN_DESCRIPTORS: u64 = 200;
 /// Descriptors of a two-party call over plain RTP.
@@ -81,12 +84,14 @@ pub(crate) fn run(config: Config, log: LogHandle, no_sandbox: bool) -> Result<()
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
+    // The sandbox forbids to make rings; those made before it are restricted for themselves.
+    let rings = prepare_rings(worker_count);
     let sandbox = confine(&config, no_sandbox);
 
     let recorder = Arc::new(Recorder::start(directory)?);
     let handshakes = Arc::new(HandshakeService::start()?);
     let shared = Arc::new(share(&config, recorder, handshakes, files));
-    let (workers, threads) = start_workers(worker_count, &shared)?;
+    let (workers, threads) = start_workers(rings, &shared)?;
     let dispatcher = Dispatcher::new(shared, workers.clone(), log, process, sandbox);
     let dispatcher = Arc::new(dispatcher);
     let server = Arc::new(Server::new(Arc::clone(&dispatcher), allowed));
@@ -247,10 +252,23 @@ fn engine_config(config: &Config, fingerprint: Fingerprint) -> EngineConfig {
 
 type Workers = (Vec<WorkerHandle>, Vec<JoinHandle<()>>);
 
-fn start_workers(count: usize, shared: &Arc<Shared>) -> io::Result<Workers> {
+/// One for each worker; none where io_uring is not to be had.
+fn prepare_rings(worker_count: usize) -> Vec<Option<PreparedRing>> {
+    let sockets = file_limit().min(MAX_SOCKETS_PER_RING);
+    let prepared = (0..worker_count).map(|_| PreparedRing::new(sockets));
+    match prepared.collect::<io::Result<Vec<_>>>() {
+        Ok(rings) => rings.into_iter().map(Some).collect(),
+        Err(error) => {
+            info!(%error, "no io_uring here, media goes through epoll");
+            (0..worker_count).map(|_| None).collect()
+        }
+    }
+}
+
+fn start_workers(rings: Vec<Option<PreparedRing>>, shared: &Arc<Shared>) -> io::Result<Workers> {
     let mut workers = (Vec::new(), Vec::new());
-    for index in 0..u32::try_from(count).unwrap_or(u32::MAX) {
-        let (handle, thread) = worker::spawn(index, Arc::clone(shared))?;
+    for (index, ring) in (0..).zip(rings) {
+        let (handle, thread) = worker::spawn(index, Arc::clone(shared), ring)?;
         workers.0.push(handle);
         workers.1.push(thread);
     }

@@ -338,7 +338,7 @@ mod tests {
     async fn what_a_displaced_controller_had_sent_is_void() {
         let dir = tempfile::tempdir().expect("a directory");
         let shared = worker::shared_for_tests(dir.path());
-        let (worker, thread) = worker::spawn(0, Arc::clone(&shared)).expect("spawns");
+        let (worker, thread) = worker::spawn(0, Arc::clone(&shared), None).expect("spawns");
         let log = logging::init(LogLevel::Error, LogFormat::Text).expect("the only one");
         let process = ProcessReader::open().expect("opens");
         let dispatcher = Dispatcher::new(shared, vec![worker], log, process, Vec::new());

@@ -1,4 +1,4 @@
-//! The operating system at its narrowest: clocks, epoll, UDP sockets. The only module beside
+//! The operating system at its narrowest: clocks, epoll, io_uring, UDP sockets. The only module beside
 //! `sandbox` that may contain `unsafe`. It knows nothing of sessions or protocols.
 
 #![allow(unsafe_code)]
@@ -6,4 +6,5 @@
 pub(crate) mod clock;
 pub(crate) mod epoll;
 pub(crate) mod process;
+pub(crate) mod ring;
 pub(crate) mod udp;

@@ -19,6 +19,12 @@ pub(crate) fn raise_file_limit() -> io::Result<u64> {
     Ok(hard)
 }
 
+/// How many files may be open.
+pub(crate) fn file_limit() -> u32 {
+    let limit = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
+    u32::try_from(limit).unwrap_or(u32::MAX)
+}
+
 /// Reads the process's own numbers at any later time.
 pub(crate) struct ProcessReader {
     stat: File,

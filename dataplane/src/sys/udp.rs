@@ -4,7 +4,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 /// Asked of SO_RCVBUF; the kernel grants what net.core.rmem_max allows.
 const RECEIVE_BUFFER_BYTES: libc::c_int = 256 * 1024;
@@ -50,6 +50,11 @@ impl UdpSocket {
     /// The address it is bound to.
     pub(crate) fn local(&self) -> SocketAddr {
         self.local
+    }
+
+    /// For the ring's table of files, which holds the socket open by itself.
+    pub(super) fn raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
     }
 
     /// The next datagram; `WouldBlock` when there is none.
@@ -133,11 +138,26 @@ impl AsFd for UdpSocket {
 }
 
 /// Both families in their own layout; the family field comes first in each.
+#[derive(Clone, Copy)]
 #[repr(C)]
-union SockAddr {
+pub(super) union SockAddr {
     family: libc::sa_family_t,
     v4: libc::sockaddr_in,
     v6: libc::sockaddr_in6,
+}
+
+impl SockAddr {
+    /// What the kernel wrote as a name; the rest is zeroes.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        // SAFETY: zeroes are valid for both layouts.
+        let mut name: Self = unsafe { mem::zeroed() };
+        let length = bytes.len().min(mem::size_of::<Self>());
+        // SAFETY: at most its own size of plain bytes is written over it, for which any are valid.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), (&raw mut name).cast(), length);
+        }
+        name
+    }
 }
 
 /// Aligned as cmsghdr must be.
@@ -214,7 +234,7 @@ fn kernel_time(header: &libc::msghdr) -> Option<u64> {
     None
 }
 
-fn to_sockaddr(address: SocketAddr) -> (SockAddr, libc::socklen_t) {
+pub(super) fn to_sockaddr(address: SocketAddr) -> (SockAddr, libc::socklen_t) {
     match address {
         SocketAddr::V4(v4) => {
             let name = libc::sockaddr_in {
@@ -242,7 +262,7 @@ fn to_sockaddr(address: SocketAddr) -> (SockAddr, libc::socklen_t) {
     }
 }
 
-fn from_sockaddr(name: &SockAddr) -> io::Result<SocketAddr> {
+pub(super) fn from_sockaddr(name: &SockAddr) -> io::Result<SocketAddr> {
     // SAFETY: all fields are plain integers and every SockAddr here began zeroed, so each view of
     // the union is initialised.
     let (family, v4, v6) = unsafe { (i32::from(name.family), &name.v4, &name.v6) };

@@ -99,7 +99,7 @@ impl Worker {
 
     /// Closes a socket, gives its port back, and ends its DTLS association with a goodbye.
     pub(super) fn close_socket(&mut self, key: u64) {
-        let Some(entry) = self.out.sockets.remove(key) else {
+        let Some(entry) = self.take_socket(key) else {
             return;
         };
         let (local, now_ns) = (entry.socket.local(), self.out.now_ns);
@@ -109,8 +109,6 @@ impl Worker {
                 self.shared.ports.release_pair(local, now_ns);
             }
         } else {
-            // Nothing is read from it any more, whatever its goodbye still sends.
-            self.poller.remove(&entry.socket);
             let to = entry.last_sent_to;
             self.out.handshakes.leave(key, entry.socket, to, now_ns);
         }
@@ -128,9 +126,7 @@ impl Worker {
         let sockets = EndpointSockets { media, rtcp };
         let keys = [Some(media.key.0), rtcp.map(|rtcp| rtcp.key.0)];
         for key in keys.into_iter().flatten() {
-            let entry = self.out.sockets.get(key);
-            let added = entry.map(|entry| self.poller.add(&entry.socket, key));
-            if let Some(Err(error)) = added {
+            if let Err(error) = self.watch_socket(key) {
                 self.close_sockets(sockets);
                 return Err(RequestError::Endpoint(format!(
                     "cannot wait for it: {error}"
@@ -150,6 +146,7 @@ impl Worker {
         let local = socket.local();
         let key = self.out.sockets.insert_with(|_| SocketEntry {
             socket,
+            place: None,
             session,
             // Known in a moment; nothing is read before.
             endpoint: EndpointKey(u32::MAX),

@@ -1,6 +1,6 @@
-//! A worker: one OS thread, one epoll set, and the sessions that live on it from birth to death.
-//! Nothing it owns is shared; commands reach it by a bounded queue. It must never wait for anything
-//! but its sockets: no file, no lock that is held for long, no full queue.
+//! A worker: one OS thread, one io_uring (or epoll set), and the sessions that live on it from birth
+//! to death. Nothing it owns is shared; commands reach it by a bounded queue. It must never wait for
+//! anything but its sockets: no file, no lock that is held for long, no full queue.
 //!
 //! One turn: wait ► ready sockets ► due timers ► commands ► duties ► sleep for the batching window.
 //! Every step is bounded, so that no session starves the others.
@@ -18,6 +18,7 @@ mod recordings;
 mod report;
 mod sessions;
 mod slab;
+mod sockets;
 mod timers;
 mod turn;
 
@@ -44,6 +45,7 @@ use crate::recorder::progress::Progress;
 use crate::recorder::writer::Recorder;
 use crate::sys::clock;
 use crate::sys::epoll::{Poller, Waker};
+use crate::sys::ring::PreparedRing;
 use budget::{Budget, Observations};
 use handshakes::Handshakes;
 use moves::{Deferred, Letter, Move};
@@ -51,6 +53,7 @@ use output::Output;
 use recordings::Wait;
 use sessions::Slot;
 use slab::Slab;
+use sockets::Sample;
 use timers::Timers;
 
 pub(crate) use commands::{Command, session_of};
@@ -162,20 +165,27 @@ impl WorkerHandle {
     }
 }
 
-/// Starts worker `index`.
-pub(crate) fn spawn(index: u32, shared: Arc<Shared>) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
+/// Starts worker `index`, which uses the ring if it gets one that works.
+///
+/// # Errors
+/// No descriptors or threads are left.
+pub(crate) fn spawn(
+    index: u32,
+    shared: Arc<Shared>,
+    ring: Option<PreparedRing>,
+) -> io::Result<(WorkerHandle, JoinHandle<()>)> {
     let worker = Worker::new(index, shared)?;
     let handle = worker.handle.clone();
     let named = std::thread::Builder::new().name(format!("worker-{index}"));
-    let thread = named.spawn(move || run_or_abort(worker))?;
+    let thread = named.spawn(move || run_or_abort(worker, ring))?;
     Ok((handle, thread))
 }
 
 /// A bug outside of any session's turn leaves nothing to go on with: a worker that is silently gone
 /// would keep its calls without media. So the process ends, and its supervisor starts another.
-fn run_or_abort(worker: Worker) {
+fn run_or_abort(worker: Worker, ring: Option<PreparedRing>) {
     let index = worker.index;
-    if catch_unwind(AssertUnwindSafe(|| worker.run())).is_err() {
+    if catch_unwind(AssertUnwindSafe(|| worker.run(ring))).is_err() {
         error!(
             worker = index,
             "a bug ended this worker, and so the process"
@@ -211,6 +221,8 @@ struct Worker {
     now: Moment,
     turn_number: u32,
     received: u64,
+    /// The packet whose latency is being measured.
+    sampled: Option<Sample>,
     more_commands: bool,
     /// The controller's term whose sessions are attached.
     term: u64,
@@ -258,6 +270,7 @@ impl Worker {
             now: Moment::default(),
             turn_number: 1,
             received: 0,
+            sampled: None,
             more_commands: false,
             ending_all: None,
             stopping: false,

@@ -20,11 +20,14 @@ use super::slab::Slab;
 use crate::recorder::queue::Pushed;
 use crate::recorder::writer::Recorder;
 use crate::sys::clock;
+use crate::sys::ring::{Place, Ring};
 use crate::sys::udp::UdpSocket;
 
 /// One socket of one endpoint.
 pub(super) struct SocketEntry {
     pub(super) socket: UdpSocket,
+    /// Where the ring keeps it, if there is a ring.
+    pub(super) place: Option<Place>,
     /// Key of the session.
     pub(super) session: u64,
     pub(super) endpoint: EndpointKey,
@@ -40,6 +43,8 @@ pub(super) struct SocketEntry {
 /// The sink of all sessions of one worker.
 pub(super) struct Output {
     pub(super) sockets: Slab<SocketEntry>,
+    /// Receives and sends; without one sockets are asked one by one.
+    pub(super) ring: Option<Ring>,
     pub(super) recordings: Slab<Recording>,
     pub(super) counters: Counters,
     pub(super) mixer_lateness: Observations,
@@ -63,6 +68,7 @@ impl Output {
     pub(super) fn new(recorder: Arc<Recorder>, handshakes: Handshakes) -> Self {
         Self {
             sockets: Slab::new(),
+            ring: None,
             recordings: Slab::new(),
             counters: Counters::default(),
             mixer_lateness: Observations::default(),
@@ -98,7 +104,9 @@ impl Outbox for Output {
             return;
         };
         entry.last_sent_to = Some(to);
-        if entry.socket.send_to(datagram, to).is_err() {
+        if let (Some(ring), Some(place)) = (&mut self.ring, entry.place) {
+            ring.send(place, datagram, to);
+        } else if entry.socket.send_to(datagram, to).is_err() {
             self.send_errors += 1;
         }
     }

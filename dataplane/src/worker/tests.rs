@@ -60,7 +60,8 @@ fn fixture() -> Fixture {
     let shared = shared(dir.path());
     let outbox = Arc::new(Outbox::new());
     shared.controller.install(Some(Arc::clone(&outbox)));
-    let (worker, thread) = spawn(0, Arc::clone(&shared)).expect("spawns");
+    let (worker, thread) =
+        spawn(0, Arc::clone(&shared), PreparedRing::new(64).ok()).expect("spawns");
     Fixture {
         shared,
         worker,

@@ -1,8 +1,4 @@
 //! The worker's loop.
-//!
-//! Sockets are level-triggered and normally read once per turn: what is left is reported again. Only
-//! a socket that was readable in the turn before too is read until empty (bounded), so that a burst
-//! is caught up with while the usual packet costs one recvfrom.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -13,27 +9,23 @@ use rtpbridge_core::session::Session;
 use rtpbridge_core::time::{Instant, Moment, WallTime};
 use tracing::error;
 
+use super::Worker;
 use super::moves::RETRY_NS;
-use super::{WAKER_KEY, Worker};
 use crate::sys::clock;
 use crate::sys::epoll::MAX_READY;
+use crate::sys::ring::PreparedRing;
 
 /// Longest wait: the load is measured and the heartbeat shown once a second.
 const MAX_WAIT: Duration = Duration::from_secs(1);
-/// Datagrams read from one socket in one turn.
-const MAX_PER_SOCKET: u32 = 16;
 /// Timers run in one turn.
 const MAX_TIMERS: u32 = 256;
-/// Packets after which the clock is read again.
-const PACKETS_PER_CLOCK: u64 = 32;
-/// One packet in so many is asked for its arrival in the kernel.
-const SAMPLE_EVERY: u64 = 64;
 
 impl Worker {
-    pub(super) fn run(mut self) {
+    pub(super) fn run(mut self, ring: Option<PreparedRing>) {
+        self.start_ring(ring);
         while !self.stopping {
             if let Err(error) = self.turn() {
-                // Without its epoll set a worker can do nothing for its calls; the supervisor can.
+                // Without its sockets a worker can do nothing for its calls; the supervisor can.
                 error!(worker = self.index, %error, "cannot wait for sockets");
                 std::process::abort();
             }
@@ -42,28 +34,20 @@ impl Worker {
 
     pub(super) fn turn(&mut self) -> io::Result<()> {
         let wait = self.wait_time();
-        let ready = self.poller.wait(wait)?;
+        let ready = self.wait_for_sockets(wait)?;
         self.read_clocks();
         let begun_ns = self.out.now_ns;
         let heartbeat = &self.handle.gauges.heartbeat_ns;
         heartbeat.store(begun_ns, Ordering::Relaxed);
         self.turn_number = self.turn_number.wrapping_add(1);
         let received_before = self.received;
-        for index in 0..ready {
-            match self.poller.ready_key(index) {
-                Some(WAKER_KEY) => {
-                    self.handle.waker.clear();
-                    self.more_commands = true;
-                }
-                Some(socket) => self.on_readable(socket),
-                None => break,
-            }
-        }
+        self.receive_ready(ready);
         self.run_timers();
         self.run_handshakes();
         self.follow_controller();
         self.run_commands();
         self.run_duties();
+        self.out.flush();
         let packets = self.received - received_before;
         self.progress.on_turn_ended(begun_ns);
         let ended_ns = clock::monotonic_ns();
@@ -107,65 +91,6 @@ impl Worker {
             at: Instant::from_nanos(now_ns),
             wall: WallTime::from_nanos(clock::wall_ns()),
         };
-    }
-
-    fn on_readable(&mut self, socket: u64) {
-        let Some(entry) = self.out.sockets.get_mut(socket) else {
-            return;
-        };
-        let busy = entry.last_turn == self.turn_number.wrapping_sub(1);
-        entry.last_turn = self.turn_number;
-        let limit = if busy { MAX_PER_SOCKET } else { 1 };
-        for _ in 0..limit {
-            if !self.receive(socket) {
-                break;
-            }
-        }
-    }
-
-    /// Reads and handles one datagram; false when there is none.
-    pub(super) fn receive(&mut self, socket: u64) -> bool {
-        let Some(entry) = self.out.sockets.get(socket) else {
-            return false;
-        };
-        let (key, endpoint, channel) = (entry.session, entry.endpoint, entry.channel);
-        let Some(slot) = self.sessions.get_mut(key) else {
-            return false;
-        };
-        let sampled = self.received.is_multiple_of(SAMPLE_EVERY);
-        let space = self.buffer.space();
-        let outcome = if sampled || slot.needs_arrival_times(self.out.now_ns) {
-            entry.socket.recv_timestamped(space)
-        } else {
-            entry.socket.recv_from(space)
-        };
-        let Ok(datagram) = outcome else {
-            return false;
-        };
-        self.received += 1;
-        self.buffer.set_len(datagram.bytes);
-        let mut arrival = self.now;
-        if let Some(kernel_ns) = datagram.kernel_ns {
-            arrival.wall = WallTime::from_nanos(kernel_ns);
-        }
-        let routed_before = self.out.counters.packets_routed;
-        let (buffer, out) = (&mut self.buffer, &mut self.out);
-        let unharmed = guarded(&mut slot.session, |session| {
-            session.handle_packet(arrival, endpoint, channel, datagram.source, buffer, out);
-        });
-        if sampled && let Some(kernel_ns) = datagram.kernel_ns {
-            let begun = self.now.wall.as_nanos();
-            self.budget.on_lateness(begun.saturating_sub(kernel_ns));
-            if self.out.counters.packets_routed > routed_before {
-                let latency = clock::wall_ns().saturating_sub(kernel_ns);
-                self.forward_latency.observe(latency);
-            }
-        }
-        if self.received.is_multiple_of(PACKETS_PER_CLOCK) {
-            self.read_clocks();
-        }
-        self.after_turn_of(key, unharmed);
-        true
     }
 
     fn run_timers(&mut self) {

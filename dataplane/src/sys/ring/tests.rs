@@ -1,0 +1,199 @@
+use super::*;
+use crate::sys::clock;
+use crate::sys::epoll::Waker;
+use std::net::SocketAddr;
+use std::time::Instant;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// A ring and its waker; none where the machine has no io_uring, and then there is nothing to test.
+fn ring() -> Option<(Ring, Waker)> {
+    let waker = Waker::new().expect("eventfd");
+    match PreparedRing::new(64) {
+        Ok(prepared) => Some((prepared.start(waker.source()).expect("starts"), waker)),
+        Err(error) => {
+            eprintln!("no io_uring here: {error}");
+            None
+        }
+    }
+}
+
+fn socket(ip: &str) -> UdpSocket {
+    let local = SocketAddr::new(ip.parse().expect("an address"), 0);
+    UdpSocket::bind(local, 46).expect("binds")
+}
+
+/// What comes within a while, `count` datagrams of it.
+fn receive(ring: &mut Ring, count: usize) -> Vec<(u64, Received, Vec<u8>)> {
+    let deadline = Instant::now() + SOON;
+    let mut all = Vec::new();
+    while all.len() < count {
+        assert!(Instant::now() < deadline, "{} of {count} came", all.len());
+        ring.wait(Duration::from_millis(50)).expect("waits");
+        let mut space = [0; 64];
+        while let Some((key, received)) = ring.next(&mut space) {
+            let kept = received.bytes.min(space.len());
+            all.push((key, received, space[..kept].to_vec()));
+        }
+    }
+    all
+}
+
+#[test]
+fn datagrams_come_in_and_go_out_in_both_families() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    for ip in ["127.0.0.1", "::1"] {
+        let (ours, theirs) = (socket(ip), socket(ip));
+        let place = ring.add(&ours, 7).expect("a place");
+        let before = clock::wall_ns();
+        theirs.send_to(b"hello", ours.local()).expect("sends");
+        let (key, received, bytes) = receive(&mut ring, 1).remove(0);
+        assert_eq!((key, &bytes[..]), (7, &b"hello"[..]));
+        assert_eq!(received.source, theirs.local());
+        let at = received.kernel_ns.expect("the kernel's time");
+        assert!(before <= at && at <= clock::wall_ns());
+
+        ring.send(place, b"and back", received.source);
+        ring.flush();
+        let mut space = [0; 16];
+        let answer = theirs.recv_from(&mut space).expect("was sent by then");
+        assert_eq!(&space[..answer.bytes], b"and back");
+        assert_eq!(answer.source, ours.local());
+        ring.remove(place);
+    }
+    assert_eq!(ring.take_send_errors(), 0);
+}
+
+#[test]
+fn more_than_there_are_buffers_for_waits_and_keeps_its_order() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    let (ours, other, theirs) = (
+        socket("127.0.0.1"),
+        socket("127.0.0.1"),
+        socket("127.0.0.1"),
+    );
+    ring.add(&ours, 1).expect("a place");
+    ring.add(&other, 2).expect("a place");
+    for number in 0..300_u32 {
+        theirs
+            .send_to(&number.to_be_bytes(), ours.local())
+            .expect("sends");
+    }
+    theirs.send_to(b"mine", other.local()).expect("sends");
+    let all = receive(&mut ring, 301);
+    let numbers = all.iter().filter(|(key, ..)| *key == 1);
+    let numbers: Vec<u32> = numbers
+        .map(|(_, _, bytes)| u32::from_be_bytes(bytes[..].try_into().expect("four bytes")))
+        .collect();
+    assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+    assert!(
+        all.iter()
+            .any(|(key, _, bytes)| *key == 2 && bytes == b"mine")
+    );
+}
+
+#[test]
+fn a_removed_socket_sends_its_last_words_and_frees_its_port() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    let theirs = socket("127.0.0.1");
+    for round in 0..10_u64 {
+        let ours = socket("127.0.0.1");
+        let local = ours.local();
+        let place = ring.add(&ours, round).expect("a place");
+        theirs.send_to(b"hello", local).expect("sends");
+        receive(&mut ring, 1);
+        // Behind the removal nothing of it is reported any more.
+        theirs.send_to(b"too late", local).expect("sends");
+        ring.send(place, b"goodbye", theirs.local());
+        ring.remove(place);
+        drop(ours);
+        let mut space = [0; 16];
+        let said = theirs.recv_from(&mut space).expect("was sent by then");
+        assert_eq!(&space[..said.bytes], b"goodbye");
+        assert_eq!(ring.next(&mut space), None);
+        assert!(UdpSocket::bind(local, 0).is_ok(), "round {round}");
+    }
+}
+
+#[test]
+fn a_long_datagram_shows_that_it_was_cut() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    let (ours, theirs) = (socket("127.0.0.1"), socket("127.0.0.1"));
+    ring.add(&ours, 1).expect("a place");
+    theirs.send_to(&[1; 3000], ours.local()).expect("sends");
+    theirs.send_to(&[], ours.local()).expect("sends");
+    theirs.send_to(&[2; 64], ours.local()).expect("sends");
+    let lengths: Vec<usize> = receive(&mut ring, 3)
+        .iter()
+        .map(|(_, r, _)| r.bytes)
+        .collect();
+    assert_eq!(lengths, [usize::MAX, 0, 64]);
+}
+
+#[test]
+fn the_waker_ends_every_wait() {
+    let Some((mut ring, waker)) = ring() else {
+        return;
+    };
+    for _ in 0..3 {
+        assert_eq!(ring.wait(Duration::ZERO).expect("waits"), 0);
+        assert!(!ring.take_wake());
+        let begun = Instant::now();
+        let other = waker.clone();
+        let thread = std::thread::spawn(move || other.wake());
+        while !ring.take_wake() {
+            ring.wait(SOON).expect("waits");
+        }
+        waker.clear();
+        assert!(begun.elapsed() < SOON);
+        thread.join().expect("ends");
+    }
+}
+
+#[test]
+fn a_ring_opens_and_connects_nothing() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    let forbidden = [
+        opcode::Socket::new(libc::AF_INET, libc::SOCK_STREAM, 0).build(),
+        opcode::Nop::new().build(),
+        opcode::Accept::new(types::Fd(0), std::ptr::null_mut(), std::ptr::null_mut()).build(),
+    ];
+    for entry in forbidden {
+        ring.push(&entry.user_data(SENT));
+        ring.flush();
+        ring.wait(Duration::ZERO).expect("waits");
+        assert_eq!(ring.take_send_errors(), 1, "refused");
+    }
+    let mut space = [];
+    let more = ring.ring.submitter().register_restrictions(&mut space);
+    assert!(more.is_err(), "what was settled stays so");
+    assert!(ring.ring.submitter().unregister_files().is_err());
+}
+
+#[test]
+fn what_cannot_be_sent_is_counted() {
+    let Some((mut ring, _waker)) = ring() else {
+        return;
+    };
+    let ours = socket("127.0.0.1");
+    let place = ring.add(&ours, 1).expect("a place");
+    ring.send(
+        place,
+        b"to the other family",
+        "[::1]:9".parse().expect("an address"),
+    );
+    ring.send(place, &[0; 5000], ours.local());
+    ring.flush();
+    ring.wait(Duration::ZERO).expect("waits");
+    assert_eq!(ring.take_send_errors(), 2);
+}
