@@ -85,8 +85,9 @@ pub(crate) fn run(config: Config, log: LogHandle, no_sandbox: bool) -> Result<()
         .enable_all()
         .build()?;
     // The sandbox forbids to make rings; those made before it are restricted for themselves.
-    let rings = prepare_rings(worker_count);
-    let sandbox = confine(&config, no_sandbox);
+    let (rings, ring_state) = prepare_rings(worker_count);
+    let mut sandbox = confine(&config, no_sandbox);
+    sandbox.push(("io_uring".to_owned(), ring_state));
 
     let recorder = Arc::new(Recorder::start(directory)?);
     let handshakes = Arc::new(HandshakeService::start()?);
@@ -252,15 +253,19 @@ fn engine_config(config: &Config, fingerprint: Fingerprint) -> EngineConfig {
 
 type Workers = (Vec<WorkerHandle>, Vec<JoinHandle<()>>);
 
-/// One for each worker; none where io_uring is not to be had.
-fn prepare_rings(worker_count: usize) -> Vec<Option<PreparedRing>> {
+/// One for each worker, or none where io_uring is not to be had; and which it is.
+fn prepare_rings(worker_count: usize) -> (Vec<Option<PreparedRing>>, String) {
     let sockets = file_limit().min(MAX_SOCKETS_PER_RING);
     let prepared = (0..worker_count).map(|_| PreparedRing::new(sockets));
     match prepared.collect::<io::Result<Vec<_>>>() {
-        Ok(rings) => rings.into_iter().map(Some).collect(),
+        Ok(rings) => {
+            let rings = rings.into_iter().map(Some).collect();
+            (rings, "media; receive, send, poll and cancel only".to_owned())
+        }
         Err(error) => {
             info!(%error, "no io_uring here, media goes through epoll");
-            (0..worker_count).map(|_| None).collect()
+            let none = (0..worker_count).map(|_| None).collect();
+            (none, format!("not used: {error}"))
         }
     }
 }

@@ -5,6 +5,7 @@
 
 pub(crate) mod clock;
 pub(crate) mod epoll;
+pub(crate) mod fetch;
 pub(crate) mod process;
 pub(crate) mod ring;
 pub(crate) mod udp;

@@ -68,6 +68,12 @@ impl<T> Slab<T> {
             .flatten()
     }
 
+    /// Where the value under `key` is or would be, and its length; reads nothing.
+    pub(crate) fn place_of(&self, key: u64) -> (*const u8, usize) {
+        let place = self.slots.as_ptr().wrapping_add(index_of(key));
+        (place.cast(), size_of::<Slot<T>>())
+    }
+
     /// Takes the value out; its key is dead.
     pub(crate) fn remove(&mut self, key: u64) -> Option<T> {
         let slot = self.slots.get_mut(index_of(key))?;

@@ -17,6 +17,7 @@ use super::turn::guarded;
 use super::{WAKER_KEY, Worker};
 use crate::sys::clock;
 use crate::sys::epoll::MAX_READY;
+use crate::sys::fetch::fetch;
 use crate::sys::ring::PreparedRing;
 use crate::sys::udp::Received;
 
@@ -26,6 +27,12 @@ const MAX_PER_SOCKET: u32 = 16;
 const PACKETS_PER_CLOCK: u64 = 32;
 /// One packet in so many is asked for its arrival in the kernel.
 const SAMPLE_EVERY: u64 = 64;
+
+/// How many datagrams ahead each step of what leads to an endpoint is fetched.
+const FETCH_SOCKET: usize = 8;
+const FETCH_SESSION: usize = 6;
+const FETCH_LISTS: usize = 4;
+const FETCH_ENDPOINTS: usize = 2;
 
 /// A packet of which it is known when the kernel got it.
 #[derive(Clone, Copy, Debug)]
@@ -84,6 +91,7 @@ impl Worker {
     pub(super) fn receive_ready(&mut self, ready: usize) {
         if self.out.ring.is_some() {
             for _ in 0..ready.min(MAX_READY) {
+                self.fetch_ahead();
                 if !self.receive_from_ring() {
                     break;
                 }
@@ -117,6 +125,32 @@ impl Worker {
             if !self.receive(socket) {
                 break;
             }
+        }
+    }
+
+    /// Has the memory fetched that the datagrams after the next one will need, step by step: what is
+    /// read here was fetched some datagrams ago.
+    fn fetch_ahead(&self) {
+        let Some(ring) = &self.out.ring else {
+            return;
+        };
+        let entry = |ahead| self.out.sockets.get(ring.peek(ahead)?);
+        let session = |entry: &SocketEntry| Some(&self.sessions.get(entry.session)?.session);
+        if let Some(socket) = ring.peek(FETCH_SOCKET) {
+            let (place, length) = self.out.sockets.place_of(socket);
+            fetch(place, length);
+        }
+        if let Some(entry) = entry(FETCH_SESSION) {
+            let (place, length) = self.sessions.place_of(entry.session);
+            fetch(place, length);
+        }
+        if let Some(session) = entry(FETCH_LISTS).and_then(session) {
+            session.visit_lists(fetch);
+        }
+        if let Some(entry) = entry(FETCH_ENDPOINTS)
+            && let Some(session) = session(entry)
+        {
+            session.visit_endpoints(entry.endpoint, fetch);
         }
     }
 

@@ -54,20 +54,21 @@ pub(crate) struct States {
     pub(crate) ice: Option<IceState>,
 }
 
+/// Not boxed for those of the network: endpoints are boxed as a whole.
 enum Kind {
-    Rtp(Box<RtpEndpoint>),
-    Webrtc(Box<WebrtcEndpoint>),
+    Rtp(RtpEndpoint),
+    Webrtc(WebrtcEndpoint),
     File(Box<FileEndpoint>),
     Tone(Box<ToneEndpoint>),
 }
 
 impl Endpoint {
     pub(crate) fn rtp(id: EndpointId, endpoint: RtpEndpoint) -> Self {
-        Self::of_kind(id, Kind::Rtp(Box::new(endpoint)))
+        Self::of_kind(id, Kind::Rtp(endpoint))
     }
 
     pub(crate) fn webrtc(id: EndpointId, endpoint: WebrtcEndpoint) -> Self {
-        Self::of_kind(id, Kind::Webrtc(Box::new(endpoint)))
+        Self::of_kind(id, Kind::Webrtc(endpoint))
     }
 
     pub(crate) fn file(id: EndpointId, endpoint: FileEndpoint) -> Self {

@@ -55,6 +55,11 @@ impl Endpoints {
         slot.endpoint.as_deref_mut().filter(|_| is_current)
     }
 
+    /// See [`Session::visit_lists`](super::Session::visit_lists).
+    pub(crate) fn visit_list(&self, visit: &impl Fn(*const u8, usize)) {
+        visit(self.slots.as_ptr().cast(), size_of_val(&self.slots[..]));
+    }
+
     pub(crate) fn find(&self, id: EndpointId) -> Option<EndpointKey> {
         self.iter()
             .find(|(_, endpoint)| endpoint.id() == id)

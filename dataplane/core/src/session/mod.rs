@@ -25,6 +25,7 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 mod transfer;
+mod upcoming;
 mod voice;
 
 pub use crate::endpoint::{OpenedFile, PlayOrder};

@@ -127,6 +127,12 @@ impl RoutePlan {
             .unwrap_or_default()
     }
 
+    /// What [`routes_from`](Self::routes_from) reads, as address and length.
+    pub(super) fn visit_lists(&self, visit: &impl Fn(*const u8, usize)) {
+        visit(self.sources.as_ptr().cast(), size_of_val(&self.sources[..]));
+        visit(self.routes.as_ptr().cast(), size_of_val(&self.routes[..]));
+    }
+
     /// Where a destination's audio comes from.
     pub fn feed(&self, destination: EndpointKey) -> &Feed {
         self.feeds

@@ -13,8 +13,8 @@ const CONTROL_DATA: usize = 16;
 /// A received datagram in one of the ring's buffers.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Arrival {
-    pub(super) place: u32,
-    pub(super) generation: u32,
+    /// Of its socket.
+    pub(super) key: u64,
     pub(super) buffer: u16,
     /// What the kernel wrote, its header included.
     pub(super) bytes: u32,
@@ -54,6 +54,17 @@ impl Arrivals {
 
     pub(super) fn pop(&mut self) -> Option<Arrival> {
         self.waiting.pop_front()
+    }
+
+    /// Takes all of one socket out.
+    pub(super) fn remove(&mut self, key: u64, mut gone: impl FnMut(u16)) {
+        self.waiting.retain(|arrival| {
+            let is_kept = arrival.key != key;
+            if !is_kept {
+                gone(arrival.buffer);
+            }
+            is_kept
+        });
     }
 
     pub(super) fn peek(&self, ahead: usize) -> Option<&Arrival> {

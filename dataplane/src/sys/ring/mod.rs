@@ -198,7 +198,10 @@ impl Ring {
             return;
         };
         standing.generation = (standing.generation + 1) & GENERATIONS;
-        standing.key = None;
+        if let Some(key) = standing.key.take() {
+            let buffers = &mut self.buffers;
+            self.arrivals.remove(key, |buffer| buffers.put_back(buffer));
+        }
         // It fails only for a place that never was.
         let _ = self.set_file(place.0, -1);
         self.free.push(place.0);
@@ -241,18 +244,15 @@ impl Ring {
                 arrivals::read(bytes, self.arrivals.header(), space)
             });
             self.buffers.put_back(arrival.buffer);
-            let standing = self.standing.get(arrival.place as usize);
-            let key = standing.filter(|s| s.generation == arrival.generation);
-            if let (Some(key), Some(received)) = (key.and_then(|s| s.key), received) {
-                return Some((key, received));
+            if let Some(received) = received {
+                return Some((arrival.key, received));
             }
         }
     }
 
     /// The key of the datagram that is `ahead` places behind the next one.
     pub(crate) fn peek(&self, ahead: usize) -> Option<u64> {
-        let arrival = self.arrivals.peek(ahead)?;
-        self.standing.get(arrival.place as usize)?.key
+        self.arrivals.peek(ahead).map(|arrival| arrival.key)
     }
 
     /// Sends a datagram with the next [`flush`](Self::flush), after all that was sent before.
@@ -369,19 +369,17 @@ impl Ring {
                 }
                 request => {
                     let (place, generation) = (request as u32, (request >> 32) as u32);
-                    if let Some(buffer) = cqueue::buffer_select(flags) {
-                        match u32::try_from(result) {
-                            Ok(bytes) => self.arrivals.push(Arrival {
-                                place,
-                                generation,
-                                buffer,
-                                bytes,
-                            }),
-                            Err(_) => self.buffers.put_back(buffer),
-                        }
-                    }
                     let standing = self.standing.get_mut(place as usize);
                     let standing = standing.filter(|s| s.generation == generation);
+                    if let Some(buffer) = cqueue::buffer_select(flags) {
+                        let key = standing.as_ref().and_then(|standing| standing.key);
+                        match (key, u32::try_from(result)) {
+                            (Some(key), Ok(bytes)) => {
+                                self.arrivals.push(Arrival { key, buffer, bytes });
+                            }
+                            _ => self.buffers.put_back(buffer),
+                        }
+                    }
                     if let Some(standing) = standing
                         && !goes_on
                         && standing.request == Request::Standing
