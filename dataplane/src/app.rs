@@ -260,7 +260,10 @@ fn prepare_rings(worker_count: usize) -> (Vec<Option<PreparedRing>>, String) {
     match prepared.collect::<io::Result<Vec<_>>>() {
         Ok(rings) => {
             let rings = rings.into_iter().map(Some).collect();
-            (rings, "media; receive, send, poll and cancel only".to_owned())
+            (
+                rings,
+                "media; receive, send, poll and cancel only".to_owned(),
+            )
         }
         Err(error) => {
             info!(%error, "no io_uring here, media goes through epoll");

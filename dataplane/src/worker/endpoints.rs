@@ -99,7 +99,7 @@ impl Worker {
 
     /// Closes a socket, gives its port back, and ends its DTLS association with a goodbye.
     pub(super) fn close_socket(&mut self, key: u64) {
-        let Some(entry) = self.take_socket(key) else {
+        let Some((entry, _)) = self.take_socket(key) else {
             return;
         };
         let (local, now_ns) = (entry.socket.local(), self.out.now_ns);

@@ -8,7 +8,8 @@
 //!   Arrive   ───────────────────────►  unpack; the session may have ended meanwhile
 //!   finish   ◄──── Arrived or Returned
 //! ```
-//! Datagrams that come meanwhile stay in the sockets, which are in one epoll set or in none.
+//! Datagrams that come meanwhile stay in the sockets, from which one worker at most receives; what
+//! it had received and not handled goes along.
 
 use rtpbridge_shared::id::{EndpointId, SessionId};
 use rtpbridge_shared::ipc::endpoint::Transfer;

@@ -1,5 +1,5 @@
-//! What a transferred endpoint takes along that is the shell's: its sockets, its place in an epoll set
-//! and its handshake. At every instant a socket is in one epoll set or in none.
+//! What a transferred endpoint takes along that is the shell's: its sockets with what they have
+//! received, and its handshake. At every instant one worker at most receives from a socket.
 
 use rtpbridge_core::session::{DetachedEndpoint, EndpointSockets, LocalSocket, SocketKey};
 use rtpbridge_shared::id::{EndpointId, SessionId};
@@ -9,6 +9,7 @@ use tracing::error;
 use super::Worker;
 use super::moves::ReplyTo;
 use super::output::SocketEntry;
+use super::sockets::Mail;
 use crate::handshake::Association;
 
 /// Session key of sockets whose session has ended.
@@ -21,15 +22,22 @@ pub(crate) struct Parcel {
     pub(super) source: SessionId,
     /// The session it goes to.
     pub(super) target: SessionId,
-    media: Option<SocketEntry>,
-    rtcp: Option<SocketEntry>,
+    media: Option<(SocketEntry, Mail)>,
+    rtcp: Option<(SocketEntry, Mail)>,
     association: Option<Association>,
     stamp_until_ns: u64,
     pub(super) reply: ReplyTo,
 }
 
+/// What an endpoint's sockets had received.
+#[derive(Default)]
+struct EndpointMail {
+    media: Mail,
+    rtcp: Mail,
+}
+
 impl Worker {
-    /// Takes an endpoint out of its session and its sockets out of the epoll set.
+    /// Takes an endpoint out of its session, and its sockets out of what this worker receives from.
     pub(super) fn pack(
         &mut self,
         session: u64,
@@ -42,8 +50,8 @@ impl Worker {
         let sockets = endpoint.sockets();
         let media = sockets.map(|sockets| sockets.media.key.0);
         let rtcp = sockets.and_then(|sockets| sockets.rtcp);
-        let media_entry = media.and_then(|key| self.unregister(key));
-        let rtcp_entry = rtcp.and_then(|rtcp| self.unregister(rtcp.key.0));
+        let media_entry = media.and_then(|key| self.take_socket(key));
+        let rtcp_entry = rtcp.and_then(|rtcp| self.take_socket(rtcp.key.0));
         let association = media.and_then(|key| self.out.handshakes.take(key));
         let stamp_until_ns = self.sessions.get(session).map_or(0, |s| s.stamp_until_ns());
         self.after_turn_of(session, true);
@@ -59,12 +67,6 @@ impl Worker {
         }))
     }
 
-    fn unregister(&mut self, key: u64) -> Option<SocketEntry> {
-        let entry = self.out.sockets.remove(key)?;
-        self.poller.remove(&entry.socket);
-        Some(entry)
-    }
-
     /// Puts an endpoint into a session; gives it back when the session will not have it.
     pub(super) fn unpack(
         &mut self,
@@ -75,7 +77,10 @@ impl Worker {
         if self.sessions.get(session).is_none_or(|slot| slot.closing) {
             return Err(parcel);
         }
-        let sockets = self.settle(session, &mut parcel);
+        let (sockets, mail) = match self.settle(session, &mut parcel) {
+            Some((sockets, mail)) => (Some(sockets), mail),
+            None => (None, EndpointMail::default()),
+        };
         let Some(slot) = self.sessions.get_mut(session) else {
             return Err(parcel);
         };
@@ -99,13 +104,17 @@ impl Worker {
         });
         if let (Ok(key), Some(sockets)) = (&inserted, sockets) {
             self.assign(sockets, *key);
+            self.deliver(sockets.media.key.0, &mail.media);
+            if let Some(rtcp) = sockets.rtcp {
+                self.deliver(rtcp.key.0, &mail.rtcp);
+            }
         }
         let Some(endpoint) = refused else {
             return Ok(());
         };
-        let media = sockets.and_then(|sockets| self.unregister(sockets.media.key.0));
+        let media = sockets.and_then(|sockets| self.take_again(sockets.media.key.0, mail.media));
         let rtcp = sockets.and_then(|sockets| sockets.rtcp);
-        let rtcp = rtcp.and_then(|rtcp| self.unregister(rtcp.key.0));
+        let rtcp = rtcp.and_then(|rtcp| self.take_again(rtcp.key.0, mail.rtcp));
         let association = sockets.and_then(|s| self.out.handshakes.take(s.media.key.0));
         Err(Box::new(Parcel {
             endpoint,
@@ -119,18 +128,35 @@ impl Worker {
         }))
     }
 
-    /// Gives the sockets of a parcel keys of this worker, and a place in its epoll set.
-    fn settle(&mut self, session: u64, parcel: &mut Parcel) -> Option<EndpointSockets> {
+    /// Takes a socket out whose mail was not delivered.
+    fn take_again(&mut self, key: u64, mut mail: Mail) -> Option<(SocketEntry, Mail)> {
+        let (entry, later) = self.take_socket(key)?;
+        mail.extend(later);
+        Some((entry, mail))
+    }
+
+    /// Gives the sockets of a parcel keys of this worker, and has it receive from them.
+    fn settle(
+        &mut self,
+        session: u64,
+        parcel: &mut Parcel,
+    ) -> Option<(EndpointSockets, EndpointMail)> {
         let before = parcel.endpoint.sockets()?;
-        let media = self.settle_one(session, before.media, parcel.media.take()?);
+        let mut mail = EndpointMail::default();
+        let media;
+        (media, mail.media) = parcel.media.take()?;
+        let media = self.settle_one(session, before.media, media);
         let rtcp = before.rtcp.zip(parcel.rtcp.take());
-        let rtcp = rtcp.map(|(known, entry)| self.settle_one(session, known, entry));
+        let rtcp = rtcp.map(|(known, (entry, rtcp_mail))| {
+            mail.rtcp = rtcp_mail;
+            self.settle_one(session, known, entry)
+        });
         let sockets = EndpointSockets { media, rtcp };
         parcel.endpoint.rename_sockets(sockets);
         if let Some(association) = parcel.association.take() {
             self.out.handshakes.adopt(media.key.0, association);
         }
-        Some(sockets)
+        Some((sockets, mail))
     }
 
     fn settle_one(&mut self, session: u64, known: LocalSocket, entry: SocketEntry) -> LocalSocket {
@@ -139,9 +165,7 @@ impl Worker {
             last_turn: 0,
             ..entry
         });
-        if let Some(entry) = self.out.sockets.get(key)
-            && let Err(error) = self.poller.add(&entry.socket, key)
-        {
+        if let Err(error) = self.watch_socket(key) {
             // It had a place in a set a moment ago; without one the endpoint is deaf, not lost.
             error!(%error, "cannot wait for the socket of a transferred endpoint");
         }

@@ -34,6 +34,9 @@ const FETCH_SESSION: usize = 6;
 const FETCH_LISTS: usize = 4;
 const FETCH_ENDPOINTS: usize = 2;
 
+/// Datagrams that were received and not handled.
+pub(super) type Mail = Vec<(Received, Box<[u8]>)>;
+
 /// A packet of which it is known when the kernel got it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Sample {
@@ -65,14 +68,26 @@ impl Worker {
         Ok(())
     }
 
-    /// Takes a socket out: nothing more is received from it, what was sent before leaves.
-    pub(super) fn take_socket(&mut self, key: u64) -> Option<SocketEntry> {
+    /// Takes a socket out: nothing more is received from it, what was sent before leaves. With it
+    /// comes what it had received that nobody has seen yet.
+    pub(super) fn take_socket(&mut self, key: u64) -> Option<(SocketEntry, Mail)> {
         let mut entry = self.out.sockets.remove(key)?;
+        let mut mail = Mail::new();
         match (&mut self.out.ring, entry.place.take()) {
-            (Some(ring), Some(place)) => ring.remove(place),
+            (Some(ring), Some(place)) => mail = ring.take(place),
             _ => self.poller.remove(&entry.socket),
         }
-        Some(entry)
+        Some((entry, mail))
+    }
+
+    /// Hands over what a socket had received before it came here.
+    pub(super) fn deliver(&mut self, socket: u64, mail: &Mail) {
+        for (datagram, bytes) in mail {
+            if let Some(space) = self.buffer.space().get_mut(..bytes.len()) {
+                space.copy_from_slice(bytes);
+                self.handle(socket, datagram);
+            }
+        }
     }
 
     /// Waits for datagrams, for a command, or for `wait`; says how much is ready.
@@ -162,11 +177,16 @@ impl Worker {
         let Some((socket, datagram)) = ring.next(self.buffer.space()) else {
             return false;
         };
+        self.handle(socket, &datagram);
+        true
+    }
+
+    /// A datagram of this socket is in the buffer.
+    fn handle(&mut self, socket: u64, datagram: &Received) {
         if let Some(entry) = self.out.sockets.get(socket) {
             let (key, endpoint, channel) = (entry.session, entry.endpoint, entry.channel);
-            self.handle_datagram(key, (endpoint, channel), &datagram);
+            self.handle_datagram(key, (endpoint, channel), datagram);
         }
-        true
     }
 
     /// Reads and handles one datagram; false when there is none.

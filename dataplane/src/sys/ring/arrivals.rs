@@ -57,14 +57,15 @@ impl Arrivals {
     }
 
     /// Takes all of one socket out.
-    pub(super) fn remove(&mut self, key: u64, mut gone: impl FnMut(u16)) {
+    pub(super) fn remove(&mut self, key: u64) -> Vec<Arrival> {
+        let mut removed = Vec::new();
         self.waiting.retain(|arrival| {
-            let is_kept = arrival.key != key;
-            if !is_kept {
-                gone(arrival.buffer);
+            if arrival.key == key {
+                removed.push(*arrival);
             }
-            is_kept
+            arrival.key != key
         });
+        removed
     }
 
     pub(super) fn peek(&self, ahead: usize) -> Option<&Arrival> {

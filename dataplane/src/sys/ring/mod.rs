@@ -21,6 +21,7 @@ use io_uring::register::Restriction;
 use io_uring::squeue::{Entry, Flags};
 use io_uring::{IoUring, cqueue, opcode, types};
 use nix::sys::eventfd::EventFd;
+use rtpbridge_core::session::PacketBuffer;
 
 use self::arrivals::{Arrival, Arrivals};
 use self::buffers::BufferRing;
@@ -174,9 +175,8 @@ impl Ring {
         Ok(Place(place))
     }
 
-    /// Sends what is due through the socket and receives from it no more. What had been received can
-    /// still be had by [`next`](Self::next) until it is [`remove`](Self::remove)d.
-    pub(crate) fn halt(&mut self, place: Place) {
+    /// Sends what is due through the socket and receives from it no more.
+    fn halt(&mut self, place: Place) {
         let Some(standing) = self.standing.get_mut(place.0 as usize) else {
             return;
         };
@@ -191,20 +191,26 @@ impl Ring {
         self.collect();
     }
 
-    /// Forgets the socket: it closes with its last descriptor.
-    pub(crate) fn remove(&mut self, place: Place) {
+    /// Forgets the socket, which closes with its last descriptor, and gives what it had received that
+    /// nobody has taken yet, in order.
+    pub(crate) fn take(&mut self, place: Place) -> Vec<(Received, Box<[u8]>)> {
         self.halt(place);
         let Some(standing) = self.standing.get_mut(place.0 as usize) else {
-            return;
+            return Vec::new();
         };
         standing.generation = (standing.generation + 1) & GENERATIONS;
-        if let Some(key) = standing.key.take() {
-            let buffers = &mut self.buffers;
-            self.arrivals.remove(key, |buffer| buffers.put_back(buffer));
-        }
+        let key = standing.key.take();
         // It fails only for a place that never was.
         let _ = self.set_file(place.0, -1);
         self.free.push(place.0);
+        let left = key.map_or(Vec::new(), |key| self.arrivals.remove(key));
+        let mut space = [0; PacketBuffer::MAX_DATAGRAM];
+        let read = left.into_iter().filter_map(|arrival| {
+            let received = self.read(arrival, &mut space)?;
+            let kept = received.bytes.min(space.len());
+            Some((received, space[..kept].into()))
+        });
+        read.collect()
     }
 
     /// Waits until something came or `timeout` has passed; says how many datagrams there are.
@@ -240,12 +246,9 @@ impl Ring {
     pub(crate) fn next(&mut self, space: &mut [u8]) -> Option<(u64, Received)> {
         loop {
             let arrival = self.arrivals.pop()?;
-            let received = self.buffers.with(arrival.buffer, arrival.bytes, |bytes| {
-                arrivals::read(bytes, self.arrivals.header(), space)
-            });
-            self.buffers.put_back(arrival.buffer);
-            if let Some(received) = received {
-                return Some((arrival.key, received));
+            let key = arrival.key;
+            if let Some(received) = self.read(arrival, space) {
+                return Some((key, received));
             }
         }
     }
@@ -281,6 +284,15 @@ impl Ring {
     /// Datagrams that the system did not take since this was last asked.
     pub(crate) fn take_send_errors(&mut self) -> u64 {
         std::mem::take(&mut self.send_errors)
+    }
+
+    /// Copies a datagram out and gives its buffer back.
+    fn read(&mut self, arrival: Arrival, space: &mut [u8]) -> Option<Received> {
+        let header = self.arrivals.header();
+        let read = |bytes: &[u8]| arrivals::read(bytes, header, space);
+        let received = self.buffers.with(arrival.buffer, arrival.bytes, read);
+        self.buffers.put_back(arrival.buffer);
+        received
     }
 
     fn new_place(&mut self) -> io::Result<u32> {
