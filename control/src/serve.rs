@@ -4,6 +4,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -118,7 +119,8 @@ async fn accept_admin(app: &Arc<App>, listener: UnixListener, passable: Arc<Pass
         let router = router.clone();
         let passable = Arc::clone(&passable);
         tokio::spawn(async move {
-            let service = service_fn(move |request| {
+            let _guest = app.lifecycle.admit_admin();
+            let service = service_fn(|request| {
                 answer_admin(
                     Arc::clone(&app),
                     router.clone(),
@@ -131,7 +133,16 @@ async fn accept_admin(app: &Arc<App>, listener: UnixListener, passable: Arc<Pass
                 .header_read_timeout(ADMIN_HEAD_PATIENCE)
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
-            if let Err(error) = connection.await {
+            let mut connection = pin!(connection);
+            let outcome = tokio::select! {
+                outcome = connection.as_mut() => outcome,
+                () = app.lifecycle.leaving() => {
+                    // What was asked, the handover itself perhaps, is still answered.
+                    connection.as_mut().graceful_shutdown();
+                    connection.await
+                }
+            };
+            if let Err(error) = outcome {
                 debug!(%error, "admin connection ended");
             }
         });

@@ -100,6 +100,18 @@ pub struct Lifecycle {
     stage: watch::Sender<Stage>,
     commands: mpsc::Sender<Command>,
     inbox: Mutex<Option<mpsc::Receiver<Command>>>,
+    /// Admin connections, which get their answers before the process ends.
+    admins: watch::Sender<usize>,
+}
+
+/// An admin connection that the process does not end without.
+#[derive(Debug)]
+pub struct AdminGuest<'a>(&'a Lifecycle);
+
+impl Drop for AdminGuest<'_> {
+    fn drop(&mut self) {
+        self.0.admins.send_modify(|admins| *admins -= 1);
+    }
 }
 
 impl Default for Lifecycle {
@@ -116,6 +128,7 @@ impl Lifecycle {
             stage: watch::Sender::new(Stage::Running),
             commands,
             inbox: Mutex::new(Some(inbox)),
+            admins: watch::Sender::new(0),
         }
     }
 
@@ -144,6 +157,12 @@ impl Lifecycle {
     /// Whether the process is about to exit.
     pub fn is_leaving(&self) -> bool {
         matches!(self.stage(), Stage::Leaving { .. })
+    }
+
+    /// Keeps the process until this is dropped, for a little while at most.
+    pub fn admit_admin(&self) -> AdminGuest<'_> {
+        self.admins.send_modify(|admins| *admins += 1);
+        AdminGuest(self)
     }
 
     /// Resolves when the process is about to exit.
@@ -240,10 +259,13 @@ async fn leave(app: &App, code: u8) -> u8 {
         return code;
     }
     app.connections.close_all(Close::Restart);
-    if timeout(FAREWELL, app.connections.wait_until_empty())
-        .await
-        .is_err()
-    {
+    let mut admins = app.lifecycle.admins.subscribe();
+    let farewell = async {
+        app.connections.wait_until_empty().await;
+        // The sender is in `app`, so waiting cannot fail.
+        let _ = admins.wait_for(|admins| *admins == 0).await;
+    };
+    if timeout(FAREWELL, farewell).await.is_err() {
         let connections = app.connections.count();
         info!(connections, "not all clients took their leave");
     }

@@ -293,6 +293,18 @@ fn calls_and_clients_get_through_every_way_in_which_control_can_go() {
     assert!(scene.server.metric("rtpbridge_packets_routed_total") >= sent as f64);
 }
 
+#[test]
+fn the_operator_who_asks_for_a_handover_gets_an_answer_before_the_process_ends() {
+    let mut server = Server::start();
+    for _ in 0..10 {
+        let asked = server.ctl(&["handover"]);
+        assert!(asked.status.success(), "{asked:?}");
+        assert_eq!(server.control().wait(SOON).code(), Some(75));
+        server.start_control();
+        server.wait_healthy();
+    }
+}
+
 /// A session with an offered endpoint, whose answer brings a critical event to a control that is to
 /// crash at `moment`; gives the events of before and after.
 fn crash_with_a_critical_event(moment: &str) -> (Vec<Value>, Vec<Value>) {
