@@ -22,7 +22,7 @@ fn installed() -> tempfile::TempDir {
     for program in [
         "usr/bin/rtpbridge-control",
         "usr/bin/rtpbridge-dataplane",
-        "bin/kill",
+        "usr/bin/rtpbridgectl",
     ] {
         place(Path::new("/bin/true"), program);
     }
