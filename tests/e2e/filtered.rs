@@ -3,15 +3,20 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::Path;
 use std::process::Command;
+use std::rc::Rc;
+use std::thread;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use rtpbridge_tests::harness::filtered::under_filter;
 use rtpbridge_tests::harness::process::Process;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Server, http, procfs};
-use rtpbridge_tests::peer::{Offer, Party};
+use rtpbridge_tests::peer::{DtlsParty, Offer, Party, Script, SdesParty};
 use rtpbridge_tests::shipped::allowed_calls;
 use serde_json::json;
 
@@ -41,9 +46,11 @@ fn calls_in(table: &Path) -> BTreeSet<String> {
         .collect()
 }
 
-/// A call with digits, a recording, statistics and a commanded change; then the operator's and the
-/// HTTP side of it.
+/// A call with digits, a recording, statistics and a commanded change; secured and WebRTC parties; then
+/// the operator's and the HTTP side of it.
 fn live_a_life(server: &Server) {
+    live_with_keys(server);
+    play_and_move(server);
     let (mut client, session) = server.session();
     let mut alice = Party::join(&mut client);
     let mut bob = Party::bind();
@@ -69,9 +76,13 @@ fn live_a_life(server: &Server) {
     for path in ["/health", "/sessions", "/metrics", "/recordings"] {
         assert_eq!(server.get(path).status, 200, "{path}");
     }
-    let recording = server.get("/recordings/filtered.pcap");
-    assert_eq!(recording.status, 200);
     let address = server.address();
+    for (range, status) in [("", 200), ("bytes=0-99", 206), ("bytes=-24", 206)] {
+        let headers = [("Range", range)];
+        let headers = if range.is_empty() { &[][..] } else { &headers };
+        let part = http::request(address, "GET", "/recordings/filtered.pcap", headers);
+        assert_eq!(part.status, status, "{range}");
+    }
     let deleted = http::request(address, "DELETE", "/recordings/filtered.pcap", &[]);
     assert!((200..300).contains(&deleted.status), "{deleted:?}");
     for words in [
@@ -87,6 +98,91 @@ fn live_a_life(server: &Server) {
     }
     client.expect_event("session.lost");
     client.call("session.create", json!({}));
+}
+
+/// SDES against libsrtp, a rekey; WebRTC with its handshakes, a recording of that, an ICE restart, and
+/// endpoints that go in every way.
+fn live_with_keys(server: &Server) {
+    let libsrtp = Rc::new(Script::aiortc());
+    let (mut client, _) = server.session();
+    let mut secured = SdesParty::join(&libsrtp, &mut client, "AES_CM_128_HMAC_SHA1_80");
+    let plain = Party::join(&mut client);
+    secured.talk(5);
+    plain.receive_exactly(5);
+    client.call(
+        "endpoint.srtp_rekey",
+        json!({"endpoint_id": secured.party.endpoint}),
+    );
+    let (mut client, _) = server.session();
+    let path = server.recording_path("webrtc.pcap");
+    client.call("recording.start", json!({"file_path": path}));
+    let mut parties = [DtlsParty::join(&mut client), DtlsParty::join(&mut client)];
+    for (talks, listens) in [(0, 1), (1, 0)] {
+        parties[talks].send(&[7; 80]);
+        parties[listens].receive(SOON).expect("is heard");
+    }
+    let endpoint = json!({"endpoint_id": parties[0].endpoint});
+    client.call("endpoint.ice_restart", endpoint.clone());
+    client.call("endpoint.remove", endpoint);
+    client.call("session.destroy", json!({}));
+}
+
+/// A file, a tone, a voice detector, and a party that moves to another session.
+fn play_and_move(server: &Server) {
+    let (mut client, _) = server.session();
+    let (mut other, target) = server.session();
+    let mut party = Party::join(&mut client);
+    let wav = server.path("media").join("tone.wav");
+    fs::write(&wav, self::wav()).unwrap();
+    for (method, params) in [
+        ("endpoint.create_with_file", json!({"source": wav})),
+        ("endpoint.create_with_file", json!({"source": web_server()})),
+        ("endpoint.create_tone", json!({"tone": "busy"})),
+    ] {
+        let created = client.call(method, params);
+        party.receive_exactly(10);
+        let endpoint = json!({"endpoint_id": created["endpoint_id"]});
+        client.call("endpoint.remove", endpoint);
+    }
+    client.call("vad.start", json!({"endpoint_id": party.endpoint}));
+    party.talk(10);
+    client.call("vad.stop", json!({"endpoint_id": party.endpoint}));
+    let params = json!({"endpoint_id": party.endpoint, "target_session_id": target});
+    client.call("endpoint.transfer", params);
+    other.expect_event("endpoint.transferred_in");
+    party.talk(2);
+}
+
+/// Two seconds of a sawtooth, 8 kHz, 16 bit.
+fn wav() -> Vec<u8> {
+    let samples = (0..16_000_u32).flat_map(|n| (((n % 80) * 300) as i16).to_le_bytes());
+    let data: Vec<u8> = samples.collect();
+    let bytes = data.len() as u32;
+    let mut file = b"RIFF".to_vec();
+    file.extend((36 + bytes).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0\x40\x1f\0\0\x80\x3e\0\0\x02\0\x10\0data");
+    file.extend(bytes.to_le_bytes());
+    file.extend(data);
+    file
+}
+
+/// A URL that is good for one download.
+fn web_server() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).unwrap();
+        let body = wav();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: audio/wav\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).unwrap();
+        stream.write_all(&body).unwrap();
+    });
+    format!("http://{address}/tone.wav")
 }
 
 fn child(strace: Pid, program: &str) -> Pid {
@@ -132,4 +228,28 @@ fn neither_program_uses_a_system_call_that_its_unit_forbids() {
         let forbidden: Vec<_> = used.difference(&allowed).collect();
         assert!(forbidden.is_empty(), "{program} needs {forbidden:?}");
     }
+}
+
+#[test]
+fn both_programs_do_all_that_they_are_there_for_under_the_filters_of_their_units() {
+    let units = ["rtpbridge-dataplane.service", "rtpbridge-control.service"];
+    let [Some(of_dataplane), Some(of_control)] = units.map(allowed_calls) else {
+        eprintln!("skipped: systemd-analyze is not installed");
+        return;
+    };
+    let mut server = Server::builder().prepare();
+    under_filter(&of_dataplane, || server.start_dataplane());
+    under_filter(&of_control, || server.start_control());
+    server.wait_healthy();
+    let pids = [server.dataplane_pid(), server.control_pid()];
+    for pid in pids {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2"), "{status}");
+    }
+    live_a_life(&server);
+    assert_eq!(pids, [server.dataplane_pid(), server.control_pid()]);
+    server.control().signal(Signal::SIGHUP);
+    assert_eq!(server.control().wait(SOON).code(), Some(75));
+    server.dataplane().signal(Signal::SIGTERM);
+    assert_eq!(server.dataplane().wait(2 * SOON).code(), Some(0));
 }

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod disk;
+pub mod filtered;
 pub mod http;
 pub mod ipc;
 pub mod ports;
