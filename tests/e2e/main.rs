@@ -31,5 +31,6 @@ mod stats;
 mod supervised;
 mod survival;
 mod transfer;
+mod vad;
 mod webrtc;
 mod webrtc_many;

@@ -136,7 +136,7 @@ fn silence_counts_from_the_last_speech() {
             panic!("{:?}", listener.said)
         };
         let end = at - duration.as_millis() as u64;
-        assert!((2000..=2100).contains(&end), "end of speech told as {end}");
+        assert!((1960..=2060).contains(&end), "end of speech told as {end}");
     }
     listener.hear(8000, &probe::tone(8000, 440.0, -6.0, 8000));
     assert_eq!(listener.starts().len(), 2);
@@ -150,13 +150,10 @@ fn short_pauses_do_not_end_speech_and_short_intervals_wait_for_silence() {
     listener.hear(8000, &probe::tone(8000, 440.0, -6.0, 8000));
     assert_eq!(listener.said.len(), 1, "{:?}", listener.said);
     listener.hear(8000, &[0; 8000]);
-    assert_eq!(
-        listener.silences()[0] / 16,
-        20,
-        "first at 320 ms: {:?}",
-        listener.silences()
-    );
-    assert!(listener.silences()[1] < 440);
+    let silences = listener.silences();
+    // 320 ms without a frame of speech, and what the score took to fall.
+    assert_eq!(silences[0], 400, "{silences:?}");
+    assert!((500..516).contains(&silences[1]), "{silences:?}");
 }
 
 #[test]
