@@ -56,6 +56,28 @@ struct Current {
     instance: InstanceId,
 }
 
+/// One of the connections that there may be. Given back whatever ends the connection, a bug too.
+struct Place(Arc<Server>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A peer that was admitted; likewise gone in any case.
+struct Presence<'a> {
+    server: &'a Server,
+    outbox: &'a Arc<Outbox>,
+}
+
+impl Drop for Presence<'_> {
+    fn drop(&mut self) {
+        self.outbox.close();
+        self.server.on_gone(self.outbox);
+    }
+}
+
 /// Why a connection ended.
 #[derive(Debug, Error)]
 enum LinkError {
@@ -100,11 +122,8 @@ impl Server {
                 warn!("too many connections");
                 continue;
             }
-            let this = Arc::clone(&self);
-            tokio::spawn(async move {
-                this.serve(stream).await;
-                this.connections.fetch_sub(1, Ordering::Relaxed);
-            });
+            let place = Place(Arc::clone(&self));
+            tokio::spawn(async move { place.0.serve(stream).await });
         }
     }
 
@@ -212,12 +231,15 @@ impl Server {
             ..
         } = hello;
         info!(?role, pid, %instance, version = program_version, "connected");
+        let presence = Presence {
+            server: self,
+            outbox: &outbox,
+        };
         let ended = tokio::select! {
             read = self.read_frames(role, term, reader, &outbox) => read,
             written = write_frames(stream, &outbox) => written,
         };
-        outbox.close();
-        self.on_gone(&outbox);
+        drop(presence);
         match ended {
             Ok(()) => info!(?role, pid, "disconnected"),
             Err(error) => warn!(?role, pid, %error, "connection closed"),
@@ -316,7 +338,8 @@ mod tests {
     use rtpbridge_shared::id::SessionId;
     use rtpbridge_shared::ipc::Request;
     use rtpbridge_shared::ipc::session::SessionCreate;
-    use rtpbridge_shared::logging;
+    use rtpbridge_shared::logging::{self, LogHandle};
+    use std::sync::OnceLock;
 
     use super::*;
     use crate::sys::process::ProcessReader;
@@ -334,25 +357,53 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn what_a_displaced_controller_had_sent_is_void() {
+    /// With one worker.
+    struct Desk {
+        server: Server,
+        thread: Option<std::thread::JoinHandle<()>>,
+        _dir: tempfile::TempDir,
+    }
+
+    fn desk() -> Desk {
+        static LOG: OnceLock<LogHandle> = OnceLock::new();
+        let log = LOG
+            .get_or_init(|| logging::init(LogLevel::Error, LogFormat::Text).expect("the only one"));
         let dir = tempfile::tempdir().expect("a directory");
         let shared = worker::shared_for_tests(dir.path());
         let (worker, thread) = worker::spawn(0, Arc::clone(&shared), None).expect("spawns");
-        let log = logging::init(LogLevel::Error, LogFormat::Text).expect("the only one");
         let process = ProcessReader::open().expect("opens");
-        let dispatcher = Dispatcher::new(shared, vec![worker], log, process, Vec::new());
-        let server = Server::new(Arc::new(dispatcher), AllowedUsers::new());
-        let create = |session: SessionId| {
-            let request = Request::SessionCreate(SessionCreate {
-                session,
-                created_at_ms: 0,
-            });
-            let number = 1;
-            let mut bytes = Vec::new();
-            frame::encode(&ToDataplane::Request { number, request }, &mut bytes).expect("encodes");
-            bytes
-        };
+        let dispatcher = Dispatcher::new(shared, vec![worker], log.clone(), process, Vec::new());
+        Desk {
+            server: Server::new(Arc::new(dispatcher), AllowedUsers::new()),
+            thread: Some(thread),
+            _dir: dir,
+        }
+    }
+
+    impl Drop for Desk {
+        fn drop(&mut self) {
+            let worker = &self.server.dispatcher.workers[0];
+            assert!(worker.try_send(worker::Command::Stop).is_ok());
+            let ended = self.thread.take().map(std::thread::JoinHandle::join);
+            assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking());
+        }
+    }
+
+    fn create(session: SessionId) -> Vec<u8> {
+        let request = Request::SessionCreate(SessionCreate {
+            session,
+            created_at_ms: 0,
+        });
+        let number = 1;
+        let mut bytes = Vec::new();
+        frame::encode(&ToDataplane::Request { number, request }, &mut bytes).expect("encodes");
+        bytes
+    }
+
+    #[tokio::test]
+    async fn what_a_displaced_controller_had_sent_is_void() {
+        let desk = desk();
+        let server = &desk.server;
         let outboxes = [(); 2].map(|()| Arc::new(Outbox::new()));
         let terms = [0, 1].map(|n| server.admit(&hello(), &outboxes[n]).expect("admitted"));
         assert!(terms[1] > terms[0]);
@@ -364,7 +415,24 @@ mod tests {
             assert!(read.await.is_ok());
             assert_eq!(directory.len(), sessions, "controller {n}");
         }
-        let stopped = server.dispatcher.workers[0].try_send(worker::Command::Stop);
-        assert!(stopped.is_ok() && thread.join().is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_a_bug_ended_is_gone_all_the_same() {
+        let desk = desk();
+        let server = &desk.server;
+        let outbox = Arc::new(Outbox::new());
+        server.admit(&hello(), &outbox).expect("admitted");
+        assert_eq!(server.controller_absent_for(), None);
+        let conversation = || {
+            let _presence = Presence {
+                server,
+                outbox: &outbox,
+            };
+            panic!("a bug");
+        };
+        let ended = std::panic::catch_unwind(std::panic::AssertUnwindSafe(conversation));
+        assert!(ended.is_err() && outbox.is_closed());
+        assert!(server.controller_absent_for().is_some());
     }
 }
