@@ -31,7 +31,7 @@ use crate::sandbox::{self, Needs};
 use crate::shutdown::{self, Ended};
 use crate::sys::process::{ProcessReader, file_limit, raise_file_limit};
 use crate::sys::ring::PreparedRing;
-use crate::worker::{self, Command, Files, Settings, Shared, WorkerHandle};
+use crate::worker::{self, Bridges, Command, Files, Settings, Shared, WorkerHandle};
 
 /// The kernel keeps eight bytes for each, used or not.
 const MAX_SOCKETS_PER_RING: u32 = 1 << 17;
@@ -220,6 +220,7 @@ fn share(
         files,
         peers: OnceLock::new(),
         moves: Arc::default(),
+        bridges: Bridges::default(),
         engine: Arc::new(engine_config(config, handshakes.fingerprint().clone())),
         handshakes: Some(handshakes),
         settings: Settings {

@@ -10,7 +10,7 @@ use rtpbridge_shared::ipc::{Reply, Request, RequestError, ToControl};
 use tokio::sync::oneshot;
 
 use super::Worker;
-use super::moves::Letter;
+use super::moves::{Job, Letter};
 use super::output::Output;
 use super::playback::Opened;
 use super::recordings::After;
@@ -186,7 +186,10 @@ impl Worker {
                 self.close_session(key, After::Destroyed(key, ticket));
             }
             Request::EndpointRemove { endpoint, .. } => self.remove_endpoint(key, endpoint, ticket),
-            Request::EndpointTransfer(transfer) => self.transfer(key, transfer, ticket),
+            Request::EndpointTransfer(transfer) => {
+                self.begin_move(key, Job::Transfer(transfer), ticket);
+            }
+            Request::BridgeCreate(bridge) => self.begin_move(key, Job::Bridge(bridge), ticket),
             Request::RecordingStart(start) => self.start_recording(key, start, ticket),
             Request::FileCreate(create) => self.create_file(key, create, ticket),
             Request::FileFetched(fetched) => self.on_fetched(key, fetched, ticket),

@@ -84,7 +84,15 @@ impl Worker {
                 let ended = removed.recordings.iter().map(|ended| ended.key.0);
                 let after = After::Stopped(ticket);
                 self.send_counts(key);
-                self.stop_recordings(key, ended.collect(), StopReason::EndpointRemoved, after);
+                let ended = (key, ended.collect());
+                let reason = StopReason::EndpointRemoved;
+                match removed.far_end {
+                    None => self.stop_recordings(ended.0, ended.1, reason, after),
+                    Some(far) => {
+                        self.shared.bridges.remove(endpoint);
+                        self.take_leave(ended, reason, after, vec![far]);
+                    }
+                }
             }
         }
         self.after_turn_of(key, unharmed);

@@ -5,6 +5,7 @@
 //! One turn: wait ► ready sockets ► due timers ► commands ► duties ► sleep for the batching window.
 //! Every step is bounded, so that no session starves the others.
 
+mod bridges;
 mod budget;
 mod commands;
 mod endpoints;
@@ -46,6 +47,7 @@ use crate::recorder::writer::Recorder;
 use crate::sys::clock;
 use crate::sys::epoll::{Poller, Waker};
 use crate::sys::ring::PreparedRing;
+use bridges::Farewell;
 use budget::{Budget, Observations};
 use handshakes::Handshakes;
 use moves::{Deferred, Letter, Move};
@@ -56,6 +58,7 @@ use slab::Slab;
 use sockets::Sample;
 use timers::Timers;
 
+pub(crate) use bridges::Bridges;
 pub(crate) use commands::{Command, session_of};
 pub(crate) use gate::MoveGate;
 pub(crate) use report::{WorkerTotals, merge};
@@ -83,6 +86,8 @@ pub(crate) struct Shared {
     pub(crate) peers: OnceLock<Vec<WorkerHandle>>,
     /// Keeps transfers out of snapshots.
     pub(crate) moves: Arc<MoveGate>,
+    /// Where the ends of bridges are.
+    pub(crate) bridges: Bridges,
     /// Settings of the engine.
     pub(crate) engine: Arc<EngineConfig>,
     /// Settings of the shell.
@@ -207,6 +212,8 @@ struct Worker {
     waits: Slab<Wait>,
     /// Transfers begun here.
     moves: Slab<Move>,
+    /// Stops that wait for other ends of bridges.
+    farewells: Slab<Farewell>,
     /// Letters that found the queue of their worker full.
     letters: VecDeque<(u32, Letter)>,
     /// Transfers that let a snapshot go first.
@@ -259,6 +266,7 @@ impl Worker {
             timers: Timers::default(),
             waits: Slab::new(),
             moves: Slab::new(),
+            farewells: Slab::new(),
             letters: VecDeque::new(),
             deferred: VecDeque::new(),
             progress: Progress::default(),

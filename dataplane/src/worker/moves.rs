@@ -1,5 +1,6 @@
-//! Transfers: an endpoint moves to another session, here or on another worker, with its sockets and
-//! its handshake. Workers do not wait for each other; they write letters.
+//! What spans two sessions. Transfers: an endpoint moves to another session, here or on another
+//! worker, with its sockets and its handshake (bridges are made likewise, see `bridges.rs`). Workers do
+//! not wait for each other; they write letters.
 //!
 //! ```text
 //! source's worker                     target's worker
@@ -11,7 +12,9 @@
 //! Datagrams that come meanwhile stay in the sockets, from which one worker at most receives; what
 //! it had received and not handled goes along.
 
+use rtpbridge_core::session::BridgeEnd;
 use rtpbridge_shared::id::{EndpointId, SessionId};
+use rtpbridge_shared::ipc::bridge::BridgeCreate;
 use rtpbridge_shared::ipc::endpoint::Transfer;
 use rtpbridge_shared::ipc::{Reply, RequestError};
 use rtpbridge_shared::vocab::StopReason;
@@ -53,39 +56,78 @@ pub(crate) enum Letter {
     Arrived { number: u64 },
     /// The session that kept a place for it has ended.
     Returned(Box<Parcel>),
+    /// The far end of a bridge.
+    Join {
+        end: Box<BridgeEnd>,
+        endpoint: EndpointId,
+        target: SessionId,
+        reply: ReplyTo,
+    },
+    /// It is in its session, or is not.
+    Joined {
+        number: u64,
+        result: Result<(), RequestError>,
+    },
+    /// The counterpart of this end of a bridge is gone.
+    DropEnd {
+        end: EndpointId,
+        session: SessionId,
+        reply: ReplyTo,
+    },
+    /// The end is gone, too.
+    Left { number: u64 },
 }
 
 /// Where the answer to a letter goes.
 #[derive(Clone, Copy)]
 pub(crate) struct ReplyTo {
-    worker: u32,
-    number: u64,
+    pub(super) worker: u32,
+    pub(super) number: u64,
 }
 
-/// A transfer that was begun here.
+/// What spans two sessions.
+pub(super) enum Job {
+    Transfer(Transfer),
+    Bridge(BridgeCreate),
+}
+
+/// A transfer or bridge that was begun here.
 pub(super) struct Move {
-    ticket: Ticket,
-    /// Key of the session that the endpoint leaves.
-    session: u64,
-    request: Transfer,
-    worker: usize,
+    pub(super) job: Job,
+    pub(super) ticket: Ticket,
+    /// Key of the session that asked: the one that an endpoint leaves.
+    pub(super) session: u64,
+    /// Where the target is.
+    pub(super) worker: usize,
+    /// Waits for the far one to be in its session.
+    pub(super) near_end: Option<Box<BridgeEnd>>,
     _pass: Option<MovePass>,
 }
 
 /// A request that spans two sessions and has to wait for a snapshot.
 pub(super) struct Deferred {
-    pub(super) request: Transfer,
-    pub(super) session: u64,
-    pub(super) ticket: Ticket,
-    pub(super) until_ns: u64,
+    job: Job,
+    session: u64,
+    ticket: Ticket,
+    until_ns: u64,
+}
+
+impl Job {
+    /// Which endpoint comes into which session.
+    fn arrival(&self) -> (EndpointId, SessionId) {
+        match self {
+            Job::Transfer(request) => (request.endpoint, request.target_session),
+            Job::Bridge(request) => (request.target_endpoint, request.target_session),
+        }
+    }
 }
 
 impl Worker {
-    /// `endpoint.transfer`
-    pub(super) fn transfer(&mut self, session: u64, request: Transfer, ticket: Ticket) {
+    /// `endpoint.transfer` and `session.bridge`
+    pub(super) fn begin_move(&mut self, session: u64, job: Job, ticket: Ticket) {
         let until_ns = self.out.now_ns.saturating_add(SNAPSHOT_FIRST_NS);
         self.start_move(Deferred {
-            request,
+            job,
             session,
             ticket,
             until_ns,
@@ -129,6 +171,27 @@ impl Worker {
             Letter::Arrive(parcel) => self.on_arrival(parcel),
             Letter::Arrived { number } => self.finish_move(number),
             Letter::Returned(parcel) => self.on_returned(parcel),
+            Letter::Join {
+                end,
+                endpoint,
+                target,
+                reply,
+            } => {
+                let result = self.on_join(*end, endpoint, target);
+                let number = reply.number;
+                self.post(reply.worker, Letter::Joined { number, result });
+            }
+            Letter::Joined { number, result } => self.on_joined(number, result),
+            Letter::DropEnd {
+                end,
+                session,
+                reply,
+            } => {
+                self.drop_end(end, session);
+                let number = reply.number;
+                self.post(reply.worker, Letter::Left { number });
+            }
+            Letter::Left { number } => self.on_left(number),
         }
     }
 
@@ -139,24 +202,25 @@ impl Worker {
             return;
         }
         let Deferred {
-            request,
+            job,
             session,
             ticket,
             ..
         } = deferred;
-        let (endpoint, target) = (request.endpoint, request.target_session);
-        let check = self.with_session(session, |s, now, _| s.check_transfer(now, endpoint));
-        let place = self.shared.directory.worker(target);
-        let place = place.ok_or(RequestError::TargetSessionNotFound);
-        let worker = match check.and(place) {
+        let (endpoint, target) = job.arrival();
+        let worker = match self.prepare_move(session, &job) {
             Ok(worker) => worker,
-            Err(refused) => return ticket.answer(Err(refused)),
+            Err(refused) => {
+                self.after_turn_of(session, true);
+                return ticket.answer(Err(refused));
+            }
         };
         let number = self.moves.insert_with(|_| Move {
+            job,
             ticket,
             session,
-            request,
             worker,
+            near_end: None,
             _pass: pass,
         });
         let reply = ReplyTo {
@@ -171,8 +235,39 @@ impl Worker {
         self.post(worker as u32, letter);
     }
 
+    /// Checks what can be checked here, keeps places here, and says where the target is.
+    fn prepare_move(&mut self, session: u64, job: &Job) -> Result<usize, RequestError> {
+        let target = job.arrival().1;
+        let place = self.shared.directory.worker(target);
+        let place = place.ok_or(RequestError::TargetSessionNotFound);
+        match job {
+            Job::Transfer(request) => {
+                let endpoint = request.endpoint;
+                let far = self.with_session(session, |s, now, _| {
+                    s.check_transfer(now, endpoint)?;
+                    Ok(s.far_end(endpoint))
+                })?;
+                let place = place?;
+                if let Some(far) = far
+                    && !self.shared.bridges.claim(endpoint, far, target)
+                {
+                    let text = "the other end of the bridge is in that session";
+                    return Err(RequestError::Endpoint(text.to_owned()));
+                }
+                Ok(place)
+            }
+            Job::Bridge(request) => {
+                let place = place?;
+                let endpoint = request.endpoint;
+                self.with_session(session, |s, now, _| s.reserve(now, endpoint))?;
+                self.after_turn_of(session, true);
+                Ok(place)
+            }
+        }
+    }
+
     /// Delivers a letter, at once when it is to ourselves. Letters to one worker keep their order.
-    fn post(&mut self, worker: u32, letter: Letter) {
+    pub(super) fn post(&mut self, worker: u32, letter: Letter) {
         if worker == self.index {
             return self.on_letter(letter);
         }
@@ -212,14 +307,17 @@ impl Worker {
 
     fn cancel_place(&mut self, endpoint: EndpointId, target: SessionId) {
         if let Ok(key) = self.find_session(target) {
-            let cancel = self.with_session(key, |s, now, _| {
-                s.unreserve(now, endpoint);
-                Ok(())
-            });
-            self.after_turn_of(key, true);
-            // A session that ended needs no place.
-            drop(cancel);
+            self.give_place_back(key, endpoint);
         }
+    }
+
+    pub(super) fn give_place_back(&mut self, key: u64, endpoint: EndpointId) {
+        // A session that ended needs no place.
+        let _ = self.with_session(key, |s, now, _| {
+            s.unreserve(now, endpoint);
+            Ok(())
+        });
+        self.after_turn_of(key, true);
     }
 
     fn on_reserved(&mut self, number: u64, result: Result<(), RequestError>) {
@@ -227,24 +325,42 @@ impl Worker {
             return;
         };
         let (session, worker) = (moving.session, moving.worker as u32);
-        let (endpoint, target) = (moving.request.endpoint, moving.request.target_session);
-        let source = moving.request.session;
+        let departure = match (&moving.job, result) {
+            (Job::Transfer(request), Ok(())) => request.clone(),
+            (Job::Bridge(_), Ok(())) => return self.send_far_end(number),
+            (_, Err(refused)) => return self.refuse_move(number, refused),
+        };
         let reply = ReplyTo {
             worker: self.index,
             number,
         };
-        let refused = match result {
-            Err(refused) => refused,
-            Ok(()) => match self.pack(session, endpoint, source, target, reply) {
-                Ok(parcel) => return self.post(worker, Letter::Arrive(parcel)),
-                Err(refused) => {
-                    self.post(worker, Letter::Cancel { endpoint, target });
-                    refused
-                }
-            },
+        let (endpoint, target) = (departure.endpoint, departure.target_session);
+        match self.pack(session, &departure, reply) {
+            Ok(parcel) => self.post(worker, Letter::Arrive(parcel)),
+            Err(refused) => {
+                self.post(worker, Letter::Cancel { endpoint, target });
+                self.refuse_move(number, refused);
+            }
+        }
+    }
+
+    fn refuse_move(&mut self, number: u64, refused: RequestError) {
+        let Some(moving) = self.moves.remove(number) else {
+            return;
         };
-        if let Some(moving) = self.moves.remove(number) {
-            moving.ticket.answer(Err(refused));
+        match &moving.job {
+            Job::Transfer(request) => self.stay(moving.session, request),
+            Job::Bridge(request) => self.give_place_back(moving.session, request.endpoint),
+        }
+        moving.ticket.answer(Err(refused));
+    }
+
+    /// An endpoint did not move; if it is a bridge's, others have to know.
+    fn stay(&mut self, session: u64, request: &Transfer) {
+        let endpoint = request.endpoint;
+        let far = self.with_session(session, |s, _, _| Ok(s.far_end(endpoint)));
+        if let Ok(Some(_)) = far {
+            self.shared.bridges.set(endpoint, request.session);
         }
     }
 
@@ -274,8 +390,8 @@ impl Worker {
         let Some(moving) = self.moves.remove(number) else {
             return;
         };
-        let (key, endpoint) = (moving.session, moving.request.endpoint);
-        let target = moving.request.target_session;
+        let key = moving.session;
+        let (endpoint, target) = moving.job.arrival();
         let ended = self.with_session(key, |session, now, out| {
             Ok(session.transferred_out(now, endpoint, target, out))
         });
@@ -297,6 +413,9 @@ impl Worker {
         };
         if let Err(parcel) = self.unpack(moving.session, parcel, None) {
             self.discard(*parcel);
+        }
+        if let Job::Transfer(request) = &moving.job {
+            self.stay(moving.session, request);
         }
         self.after_turn_of(moving.session, true);
         let text = "the target session ended".to_owned();

@@ -2,8 +2,9 @@
 //! received, and its handshake. At every instant one worker at most receives from a socket.
 
 use rtpbridge_core::session::{DetachedEndpoint, EndpointSockets, LocalSocket, SocketKey};
-use rtpbridge_shared::id::{EndpointId, SessionId};
+use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::RequestError;
+use rtpbridge_shared::ipc::endpoint::Transfer;
 use tracing::error;
 
 use super::Worker;
@@ -41,11 +42,10 @@ impl Worker {
     pub(super) fn pack(
         &mut self,
         session: u64,
-        endpoint: EndpointId,
-        source: SessionId,
-        target: SessionId,
+        request: &Transfer,
         reply: ReplyTo,
     ) -> Result<Box<Parcel>, RequestError> {
+        let endpoint = request.endpoint;
         let endpoint = self.with_session(session, |s, now, _| s.detach(now, endpoint))?;
         let sockets = endpoint.sockets();
         let media = sockets.map(|sockets| sockets.media.key.0);
@@ -57,8 +57,8 @@ impl Worker {
         self.after_turn_of(session, true);
         Ok(Box::new(Parcel {
             endpoint,
-            source,
-            target,
+            source: request.session,
+            target: request.target_session,
             media: media_entry,
             rtcp: rtcp_entry,
             association,

@@ -144,12 +144,9 @@ impl Worker {
             self.close_sockets(sockets);
         }
         let recordings = closed.recordings.iter().map(|ended| ended.key.0);
-        self.stop_recordings(
-            key,
-            recordings.collect(),
-            StopReason::SessionDestroyed,
-            after,
-        );
+        let recordings = (key, recordings.collect());
+        let reason = StopReason::SessionDestroyed;
+        self.take_leave(recordings, reason, after, closed.far_ends);
     }
 
     /// Forgets a session whose files are closed.

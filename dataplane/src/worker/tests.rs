@@ -45,6 +45,7 @@ pub(crate) fn shared(recordings: &std::path::Path) -> Arc<Shared> {
         handshakes: Some(handshakes),
         peers: OnceLock::new(),
         moves: Arc::default(),
+        bridges: Bridges::default(),
         settings: Settings {
             batch_window: Duration::from_micros(500),
             max_lateness: None,

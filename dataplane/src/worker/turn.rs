@@ -114,6 +114,10 @@ impl Worker {
                 let (now, out) = (self.now, &mut self.out);
                 unharmed = guarded(&mut slot.session, |s| s.handle_timeout(now, out));
             }
+            if unharmed {
+                // Endpoints may have gone by themselves.
+                self.send_counts(key);
+            }
             self.after_turn_of(key, unharmed);
         }
     }

@@ -1,6 +1,7 @@
 //! Endpoints of a session. The only place that matches on their kind: a new kind is a new file, one
 //! variant of [`Kind`] and one arm in each match here.
 
+mod bridge;
 mod file;
 mod latching;
 mod leg;
@@ -18,6 +19,8 @@ use rtpbridge_shared::ipc::vad::VadStart;
 use rtpbridge_shared::ipc::{Event, RequestError};
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
+pub(crate) use self::bridge::Crossing;
+pub use self::bridge::{BridgeEnd, bridge};
 pub(crate) use self::file::FileEndpoint;
 pub use self::file::{OpenedFile, PlayOrder};
 pub(crate) use self::leg::{
@@ -29,6 +32,7 @@ pub(crate) use self::rtp::{OfferPlan, RtpEndpoint, prepare_answer, prepare_offer
 use self::tone::ToneEndpoint;
 use self::voice::Voice;
 pub(crate) use self::webrtc::{HandshakeStart, WebrtcEndpoint};
+use crate::codec::opus::OpusSettings;
 use crate::dtmf::sender::QueuedDigit;
 use crate::entropy::Entropy;
 use crate::playback;
@@ -60,6 +64,7 @@ enum Kind {
     Webrtc(WebrtcEndpoint),
     File(Box<FileEndpoint>),
     Tone(Box<ToneEndpoint>),
+    Bridge(Box<BridgeEnd>),
 }
 
 impl Endpoint {
@@ -89,6 +94,15 @@ impl Endpoint {
         }
     }
 
+    pub(crate) fn bridge(id: EndpointId, end: BridgeEnd) -> Self {
+        Self {
+            id,
+            direction_override: None,
+            voice: None,
+            kind: Kind::Bridge(Box::new(end)),
+        }
+    }
+
     pub(crate) fn id(&self) -> EndpointId {
         self.id
     }
@@ -99,6 +113,7 @@ impl Endpoint {
             Kind::Webrtc(_) => EndpointType::Webrtc,
             Kind::File(_) => EndpointType::File,
             Kind::Tone(_) => EndpointType::Tone,
+            Kind::Bridge(_) => EndpointType::Bridge,
         }
     }
 
@@ -108,6 +123,7 @@ impl Endpoint {
             Kind::Webrtc(webrtc) => webrtc.state(),
             Kind::File(file) => file.state(),
             Kind::Tone(tone) => tone.state(),
+            Kind::Bridge(_) => EndpointState::Connected,
         }
     }
 
@@ -117,6 +133,7 @@ impl Endpoint {
             Kind::Rtp(rtp) => rtp.negotiated_direction(),
             Kind::Webrtc(webrtc) => webrtc.negotiated_direction(),
             Kind::File(_) | Kind::Tone(_) => Direction::Sendonly,
+            Kind::Bridge(bridge) => bridge.direction(),
         };
         self.direction_override.unwrap_or(negotiated)
     }
@@ -132,7 +149,7 @@ impl Endpoint {
                 media: webrtc.socket(),
                 rtcp: None,
             }),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         }
     }
 
@@ -168,7 +185,10 @@ impl Endpoint {
     }
 
     pub(crate) fn sending_codec(&self) -> Option<Codec> {
-        self.leg().and_then(MediaLeg::sending_codec)
+        match &self.kind {
+            Kind::Bridge(_) => Some(Codec::L16),
+            _ => self.leg().and_then(MediaLeg::sending_codec),
+        }
     }
 
     /// What it sends; L16 stands for PCM that is pulled.
@@ -181,7 +201,13 @@ impl Endpoint {
 
     /// What it is to be sent when we encode for it.
     pub(crate) fn target_format(&self, config: &EngineConfig) -> Option<TargetFormat> {
-        self.leg()?.target_format(config)
+        match &self.kind {
+            Kind::Bridge(_) => {
+                let unused = OpusSettings::default();
+                Some(TargetFormat::new(Codec::L16, 20, unused))
+            }
+            _ => self.leg()?.target_format(config),
+        }
     }
 
     /// Takes a frame that `maker` encoded for it.
@@ -193,6 +219,9 @@ impl Endpoint {
         area: &mut PacketArea,
         sinks: &mut Sinks<'_>,
     ) {
+        if let Kind::Bridge(bridge) = &mut self.kind {
+            return bridge.handle_sound(frame.payload);
+        }
         let path = self.media_path();
         if let Some(leg) = self.leg_mut() {
             leg.send_frame(maker, frame, now, path, area, sinks);
@@ -206,6 +235,7 @@ impl Endpoint {
             Kind::Rtp(_) | Kind::Webrtc(_) => None,
             Kind::File(_) => Some(playback::RATE_HZ),
             Kind::Tone(_) => Some(wanted_hz),
+            Kind::Bridge(_) => Some(playback::RATE_HZ),
         }
     }
 
@@ -216,6 +246,7 @@ impl Endpoint {
             Kind::Rtp(_) | Kind::Webrtc(_) => Pulled::Nothing,
             Kind::File(file) => file.pull(out),
             Kind::Tone(tone) => tone.pull(rate_hz, out),
+            Kind::Bridge(bridge) => bridge.pull(out),
         }
     }
 
@@ -223,7 +254,7 @@ impl Endpoint {
         let remote = match &self.kind {
             Kind::Rtp(rtp) => rtp.remote_address(),
             Kind::Webrtc(webrtc) => webrtc.remote_address(),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         };
         let file = self.file_part();
         EndpointDetails {
@@ -266,7 +297,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_packet(arrival, channel, source, buffer, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_packet(arrival, source, buffer, sinks),
-            Kind::File(_) | Kind::Tone(_) => Heard::default(),
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => Heard::default(),
         }
     }
 
@@ -274,7 +305,7 @@ impl Endpoint {
         let own = match &self.kind {
             Kind::Rtp(rtp) => rtp.next_timeout(),
             Kind::Webrtc(webrtc) => webrtc.next_timeout(),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         };
         let voice = self.voice.as_ref().and_then(|voice| voice.next_timeout());
         own.into_iter().chain(voice).min()
@@ -292,7 +323,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.handle_timeout(entropy, now, sinks),
             Kind::Webrtc(webrtc) => webrtc.handle_timeout(entropy, now, sinks),
-            Kind::File(_) | Kind::Tone(_) => TimedOut::default(),
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => TimedOut::default(),
         }
     }
 
@@ -300,7 +331,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.on_removed(now, sinks),
             Kind::Webrtc(webrtc) => webrtc.on_removed(now, sinks),
-            Kind::File(_) | Kind::Tone(_) => {}
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => {}
         }
     }
 
@@ -331,7 +362,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => rtp.media_path(),
             Kind::Webrtc(webrtc) => webrtc.media_path(),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         }
     }
 
@@ -340,7 +371,7 @@ impl Endpoint {
         match &self.kind {
             Kind::Rtp(rtp) => Some(&rtp.leg),
             Kind::Webrtc(webrtc) => Some(&webrtc.leg),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         }
     }
 
@@ -349,7 +380,7 @@ impl Endpoint {
         match &mut self.kind {
             Kind::Rtp(rtp) => Some(&mut rtp.leg),
             Kind::Webrtc(webrtc) => Some(&mut webrtc.leg),
-            Kind::File(_) | Kind::Tone(_) => None,
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         }
     }
 
@@ -377,6 +408,27 @@ impl Endpoint {
         }
     }
 
+    /// The end of a bridge that it is.
+    pub(crate) fn as_bridge(&self) -> Option<&BridgeEnd> {
+        match &self.kind {
+            Kind::Bridge(bridge) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    /// The end of a bridge that it is.
+    pub(crate) fn as_bridge_mut(&mut self) -> Option<&mut BridgeEnd> {
+        match &mut self.kind {
+            Kind::Bridge(bridge) => Some(bridge),
+            _ => None,
+        }
+    }
+
+    /// The endpoint at the other end of the bridge whose end this is.
+    pub(crate) fn far_end(&self) -> Option<EndpointId> {
+        self.as_bridge().map(BridgeEnd::far)
+    }
+
     /// See [`WebrtcEndpoint::take_start`].
     pub(crate) fn take_handshake_start(&mut self) -> Option<HandshakeStart> {
         self.as_webrtc().ok()?.take_start()
@@ -394,6 +446,7 @@ impl Endpoint {
     pub(crate) fn take_underruns(&mut self) -> u64 {
         match &mut self.kind {
             Kind::File(file) => file.take_underruns(),
+            Kind::Bridge(bridge) => bridge.take_underruns(),
             _ => 0,
         }
     }

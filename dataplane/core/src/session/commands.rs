@@ -52,6 +52,8 @@ pub struct Removed {
     /// Its single-leg recordings, to be flushed and closed, then told to
     /// [`Session::recording_stopped`].
     pub recordings: Vec<EndedRecording>,
+    /// The other end of the bridge whose end it was: that goes too.
+    pub far_end: Option<EndpointId>,
 }
 
 impl PreparedEndpoint {
@@ -299,6 +301,7 @@ impl Session {
         Ok(Removed {
             sockets: removed.sockets(),
             recordings,
+            far_end: removed.far_end(),
         })
     }
 

@@ -20,7 +20,7 @@ use super::sound::Sound;
 use super::stats::Subscription;
 use super::taps::Recordings;
 use crate::dtmf::receiver::FinishedEvent;
-use crate::endpoint::{Endpoint, Sinks, States};
+use crate::endpoint::{Crossing, Endpoint, Sinks, States};
 use crate::entropy::Entropy;
 use crate::time::{Instant, Moment};
 
@@ -45,6 +45,8 @@ pub struct Session {
     pub(super) recordings: Recordings,
     pub(super) subscription: Option<Subscription>,
     pub(super) liveness: Liveness,
+    /// Packets that came over bridges.
+    pub(super) crossed: u64,
     deadline: Option<Instant>,
 }
 
@@ -56,6 +58,8 @@ pub struct Closed {
     /// To be flushed and closed, then told to [`Session::recording_stopped`]; the session numbers
     /// the events, so drop it only then.
     pub recordings: Vec<EndedRecording>,
+    /// Other ends of its bridges, in other sessions: they go too.
+    pub far_ends: Vec<EndpointId>,
 }
 
 impl Session {
@@ -84,6 +88,7 @@ impl Session {
             recordings: Recordings::default(),
             subscription: None,
             liveness,
+            crossed: 0,
             deadline: None,
         };
         session.reschedule();
@@ -106,6 +111,7 @@ impl Session {
             let recordings = &mut self.recordings;
             endpoint.on_removed(now, &mut Sinks { recordings, out });
             closed.sockets.extend(endpoint.sockets());
+            closed.far_ends.extend(endpoint.far_end());
         }
         self.plan = RoutePlan::default();
         self.sound = None;
@@ -395,14 +401,33 @@ impl Session {
             };
             self.events.emit(event, out);
         }
+        if self.tell_listeners(source, finished, sensitive) {
+            self.deadline = Some(now);
+        }
+    }
+
+    /// Whoever could not be sent the event while it lasted is sent it now; true when somebody is.
+    pub(super) fn tell_listeners(
+        &mut self,
+        source: EndpointKey,
+        finished: &FinishedEvent,
+        is_sensitive: bool,
+    ) -> bool {
+        let mut is_due = false;
         for route in self.plan.routes_from(source) {
-            let destination = self.endpoints.get_mut(route.destination);
-            if let Some(leg) = destination.and_then(Endpoint::leg_mut)
-                && leg.on_event_finished(source.0, finished, sensitive)
-            {
-                self.deadline = Some(now);
+            let Some(destination) = self.endpoints.get_mut(route.destination) else {
+                continue;
+            };
+            if let Some(bridge) = destination.as_bridge_mut() {
+                bridge.cross(Crossing::Finished {
+                    event: *finished,
+                    is_sensitive,
+                });
+            } else if let Some(leg) = destination.leg_mut() {
+                is_due |= leg.on_event_finished(source.0, finished, is_sensitive);
             }
         }
+        is_due
     }
 
     fn expire(&mut self, expiry: Expiry, out: &mut dyn Outbox) {

@@ -4,6 +4,7 @@
 //! and one method per command go in, an [`Outbox`] takes what comes out. A session belongs to one
 //! thread and shares nothing.
 
+mod bridge;
 mod commands;
 mod config;
 mod endpoints;
@@ -28,7 +29,7 @@ mod transfer;
 mod upcoming;
 mod voice;
 
-pub use crate::endpoint::{OpenedFile, PlayOrder};
+pub use crate::endpoint::{BridgeEnd, OpenedFile, PlayOrder, bridge};
 pub use commands::{Created, PreparedEndpoint, Removed};
 pub use config::EngineConfig;
 pub use engine::{Closed, Session};

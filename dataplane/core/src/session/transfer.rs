@@ -21,6 +21,11 @@ pub struct DetachedEndpoint {
 }
 
 impl DetachedEndpoint {
+    /// One that is in no session yet.
+    pub(super) fn new(endpoint: Box<Endpoint>) -> Self {
+        Self { endpoint }
+    }
+
     /// Which endpoint.
     pub fn id(&self) -> EndpointId {
         self.endpoint.id()

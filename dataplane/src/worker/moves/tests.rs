@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use rtpbridge_core::session::EngineConfig;
 use rtpbridge_shared::id::RecordingId;
+use rtpbridge_shared::ipc::bridge::BridgeCreate;
 use rtpbridge_shared::ipc::endpoint::CreateFromOffer;
 use rtpbridge_shared::ipc::recording::RecordingStart;
 use rtpbridge_shared::ipc::session::{SessionCreate, SessionDetails};
@@ -653,4 +654,195 @@ fn a_recording_of_the_endpoint_ends_with_its_stay() {
         "RecordingStopped",
     ];
     assert_eq!(pair.story(), expected);
+}
+
+impl Pair {
+    fn start_bridge(&mut self, session: SessionId, target_session: SessionId) -> Joint {
+        let joint = Joint {
+            number: self.number + 1,
+            near: EndpointId::random(),
+            far: EndpointId::random(),
+        };
+        let request = BridgeCreate {
+            session,
+            endpoint: joint.near,
+            target_session,
+            target_endpoint: joint.far,
+            direction: Direction::Sendrecv,
+        };
+        self.send(A, Request::BridgeCreate(request));
+        joint
+    }
+
+    fn remove(&mut self, worker: usize, session: SessionId, endpoint: EndpointId) {
+        let removed = self.request(worker, Request::EndpointRemove { session, endpoint });
+        assert!(matches!(removed, Ok(Reply::Recordings(_))), "{removed:?}");
+    }
+
+    fn counts(&mut self, scene: &Scene) -> (usize, usize) {
+        let here = self.endpoints(A, scene.here).len();
+        (here, self.endpoints(B, scene.there).len())
+    }
+}
+
+struct Joint {
+    number: u64,
+    near: EndpointId,
+    far: EndpointId,
+}
+
+#[test]
+fn a_bridge_is_made_on_both_sides_and_goes_from_both() {
+    let mut pair = Pair::new("127.71.0.20", 0);
+    let scene = pair.scene();
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    assert_eq!(pair.answer(joint.number), Some(Ok(Reply::Done)));
+    assert_eq!(pair.counts(&scene), (3, 2));
+    pair.remove(A, scene.here, joint.near);
+    assert_eq!(pair.counts(&scene), (2, 1));
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    pair.remove(B, scene.there, joint.far);
+    assert_eq!(pair.counts(&scene), (2, 1));
+    // Of a session that ends, the other ends go before the answer.
+    pair.start_bridge(scene.here, scene.there);
+    pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    assert_eq!(pair.counts(&scene), (4, 3));
+    let destroyed = pair.request(B, end_of_there(&scene));
+    assert!(
+        matches!(destroyed, Ok(Reply::Recordings(_))),
+        "{destroyed:?}"
+    );
+    assert_eq!(pair.endpoints(A, scene.here).len(), 2);
+    assert_eq!(
+        pair.workers[A].farewells.len() + pair.workers[B].farewells.len(),
+        0
+    );
+}
+
+#[test]
+fn a_bridge_that_one_side_has_no_room_for_leaves_nothing_in_the_other() {
+    let mut pair = Pair::new("127.71.0.21", 3);
+    let scene = pair.scene();
+    let third = pair.phone(A, scene.here);
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    let full = RequestError::TooManyEndpoints { limit: 3 };
+    assert_eq!(pair.answer(joint.number), Some(Err(full)));
+    pair.remove(A, scene.here, third.endpoint);
+    for _ in 0..2 {
+        pair.phone(B, scene.there);
+    }
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    let full = RequestError::TargetFull { limit: 3 };
+    assert_eq!(pair.answer(joint.number), Some(Err(full)));
+    assert_eq!(pair.counts(&scene), (2, 3));
+    let joint = pair.start_bridge(scene.here, SessionId::random());
+    pair.settle();
+    let unknown = RequestError::TargetSessionNotFound;
+    assert_eq!(pair.answer(joint.number), Some(Err(unknown)));
+    pair.phone(A, scene.here);
+    assert_eq!(pair.counts(&scene), (3, 3), "no place is kept for nothing");
+}
+
+#[test]
+fn a_bridge_whose_session_ends_while_it_is_made_is_not_half_there() {
+    // The target ends when its place is kept; then the source, when the far end has joined.
+    for (ip, panics) in [("127.71.0.22", false), ("127.71.0.23", true)] {
+        let mut pair = Pair::new(ip, 0);
+        let scene = pair.scene();
+        let joint = pair.start_bridge(scene.here, scene.there);
+        pair.letters(A);
+        pair.letters(B);
+        if panics {
+            let panic = Command::Panic(scene.there);
+            assert!(pair.workers[B].handle.try_send(panic).is_ok());
+        } else {
+            pair.send(B, end_of_there(&scene));
+        }
+        pair.settle();
+        assert!(
+            matches!(
+                pair.answer(joint.number),
+                Some(Err(RequestError::Endpoint(_)))
+            ),
+            "{:?}",
+            pair.answer(joint.number)
+        );
+        assert_eq!(pair.endpoints(A, scene.here).len(), 2);
+
+        let there = pair.session(B);
+        let joint = pair.start_bridge(scene.here, there);
+        pair.letters(A);
+        pair.letters(B);
+        pair.letters(A);
+        let session = scene.here;
+        let end = if panics {
+            Command::Panic(session)
+        } else {
+            let ticket = Ticket::new(Arc::clone(&pair.outbox), 9999);
+            let term = pair.workers[A].shared.controller.term();
+            let request = Request::SessionDestroy { session };
+            Command::Request {
+                request,
+                ticket,
+                term,
+            }
+        };
+        assert!(pair.workers[A].handle.try_send(end).is_ok());
+        pair.letters(A);
+        pair.settle();
+        assert_eq!(
+            pair.answer(joint.number),
+            Some(Err(RequestError::SessionGone))
+        );
+        let deadline = Instant::now() + PATIENCE;
+        while !pair.endpoints(B, there).is_empty() {
+            assert!(Instant::now() < deadline, "the far end notices");
+        }
+    }
+}
+
+#[test]
+fn the_other_end_of_a_session_that_a_bug_ended_goes_too() {
+    let mut pair = Pair::new("127.71.0.24", 0);
+    let scene = pair.scene();
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    assert_eq!(pair.answer(joint.number), Some(Ok(Reply::Done)));
+    let panic = Command::Panic(scene.there);
+    assert!(pair.workers[B].handle.try_send(panic).is_ok());
+    let deadline = Instant::now() + PATIENCE;
+    while pair.endpoints(A, scene.here).len() > 2 {
+        assert!(Instant::now() < deadline, "the near end notices");
+    }
+}
+
+#[test]
+fn an_end_of_a_bridge_moves_but_not_to_its_counterpart() {
+    let mut pair = Pair::new("127.71.0.25", 0);
+    let scene = pair.scene();
+    let joint = pair.start_bridge(scene.here, scene.there);
+    pair.settle();
+    let end = Phone {
+        endpoint: joint.near,
+        ..pair.phone(A, scene.here)
+    };
+    let number = pair.start_transfer(A, &end, scene.here, scene.there);
+    pair.settle();
+    assert!(matches!(
+        pair.answer(number),
+        Some(Err(RequestError::Endpoint(_)))
+    ));
+    let third = pair.session(B);
+    let number = pair.start_transfer(A, &end, scene.here, third);
+    pair.settle();
+    assert_eq!(pair.answer(number), Some(Ok(Reply::Done)));
+    assert_eq!(pair.endpoints(B, third), [joint.near]);
+    // Its counterpart is still known where it is.
+    pair.remove(B, scene.there, joint.far);
+    assert_eq!(pair.endpoints(B, third), []);
 }

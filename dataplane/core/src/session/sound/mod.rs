@@ -206,7 +206,7 @@ impl Made {
 fn is_made(endpoint: &Endpoint) -> bool {
     let is_live = matches!(
         endpoint.state(),
-        EndpointState::Playing | EndpointState::Paused
+        EndpointState::Playing | EndpointState::Paused | EndpointState::Connected
     );
     is_live && endpoint.pcm_rate(8000).is_some()
 }

@@ -27,6 +27,7 @@ impl Session {
     pub(in crate::session) fn run_ticks(&mut self, now: Moment, out: &mut dyn Outbox) {
         while let Some(tick) = self.due_tick(now) {
             out.mixer_lateness(now.at - tick.at());
+            self.begin_bridge_tick(tick, now, out);
             let mut finished = Vec::new();
             let count = self.sound.as_ref().map_or(0, |sound| sound.sources.len());
             for at in 0..count {
@@ -34,6 +35,7 @@ impl Session {
                 self.tell_voice_of(at, out);
             }
             self.mix_tick(tick, now, out);
+            self.end_bridge_tick(tick);
             for end in finished {
                 self.on_source_finished(end, now, out);
             }

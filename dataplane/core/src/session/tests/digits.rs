@@ -6,7 +6,13 @@ use super::*;
 use crate::dtmf::payload::EventPayload;
 
 /// The party presses a key for `duration_ms`, a packet every 20 ms, the end three times.
-fn press(world: &mut World, party: &mut Party, digit: char, duration_ms: u16, payload_type: u8) {
+pub(super) fn press(
+    world: &mut World,
+    party: &mut Party,
+    digit: char,
+    duration_ms: u16,
+    payload_type: u8,
+) {
     let event = Digit::from_char(digit).expect("a digit").event();
     let steps = duration_ms / 20;
     for step in 1..=steps + 2 {
@@ -37,7 +43,10 @@ fn inject(world: &mut World, party: &Party, digit: char) -> Result<(), RequestEr
         .dtmf_inject(world.now, &request, &mut world.out)
 }
 
-fn events_in(heard: &[(RtpHeader, Vec<u8>)], payload_type: u8) -> Vec<(RtpHeader, EventPayload)> {
+pub(super) fn events_in(
+    heard: &[(RtpHeader, Vec<u8>)],
+    payload_type: u8,
+) -> Vec<(RtpHeader, EventPayload)> {
     heard
         .iter()
         .filter(|(header, _)| header.payload_type == payload_type)

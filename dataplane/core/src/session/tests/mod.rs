@@ -1,5 +1,6 @@
 //! Whole calls through a session, in made-up time.
 
+mod bridges;
 mod browser;
 mod calls;
 mod digits;

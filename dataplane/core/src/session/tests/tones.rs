@@ -7,13 +7,22 @@ use crate::codec::{Decoder, probe};
 use crate::session::RecordKind;
 
 impl World {
+    /// A sine of this frequency at -10 dBFS, for ever.
+    pub(super) fn tone_of(&mut self, frequency: f64) {
+        self.tone_with(Tone::Sine, frequency, None);
+    }
+
     pub(super) fn tone(&mut self, tone: Tone, duration_ms: Option<u64>) -> EndpointId {
+        self.tone_with(tone, 1000.0, duration_ms)
+    }
+
+    fn tone_with(&mut self, tone: Tone, frequency: f64, duration_ms: Option<u64>) -> EndpointId {
         self.parties += 1;
         let request = ToneCreate {
             session: self.session.id(),
             endpoint: EndpointId::from_bytes([self.parties as u8; 16]),
             tone,
-            frequency: 1000.0,
+            frequency,
             duration_ms,
         };
         let created = self.session.create_tone(self.now, &request, &mut self.out);
@@ -22,7 +31,7 @@ impl World {
     }
 }
 
-fn decoded(codec: Codec, packets: &[(RtpHeader, Vec<u8>)]) -> Vec<i16> {
+pub(super) fn decoded(codec: Codec, packets: &[(RtpHeader, Vec<u8>)]) -> Vec<i16> {
     let rate_hz = crate::codec::audio_rate(codec);
     let mut decoder = Decoder::new(codec, rate_hz).expect("its own rate");
     let mut room = vec![0; 5760];
@@ -35,7 +44,7 @@ fn decoded(codec: Codec, packets: &[(RtpHeader, Vec<u8>)]) -> Vec<i16> {
 }
 
 /// Every packet follows on the one before.
-fn assert_continuous(packets: &[(RtpHeader, Vec<u8>)], step: u32) {
+pub(super) fn assert_continuous(packets: &[(RtpHeader, Vec<u8>)], step: u32) {
     for pair in packets.windows(2) {
         let (before, after) = (&pair[0].0, &pair[1].0);
         assert_eq!(after.sequence, before.sequence.wrapping_add(1));

@@ -1,0 +1,213 @@
+//! Sessions joined by bridges.
+
+use rtpbridge_shared::ipc::RequestError;
+use rtpbridge_shared::ipc::dtmf::DtmfSetSensitive;
+
+use super::digits::{events_in, press};
+use super::tones::{assert_continuous, decoded};
+use super::*;
+use crate::codec::probe;
+
+fn end_id(n: u8) -> EndpointId {
+    EndpointId::from_bytes([200 + n; 16])
+}
+
+/// Joins two sessions; their ends have the ids `2 * n` and `2 * n + 1`.
+fn join(here: &mut World, there: &mut World, n: u8, direction: Direction) {
+    let (near, far) = (end_id(2 * n), end_id(2 * n + 1));
+    let (one, other) = bridge(near, far, direction);
+    for (world, id, end) in [(here, near, one), (there, far, other)] {
+        world.session.reserve(world.now, id).expect("room");
+        let joined = world
+            .session
+            .join_bridge(world.now, id, end, &mut world.out);
+        assert_eq!(joined, Ok(()));
+    }
+}
+
+/// Time passes in all of them.
+fn pass(worlds: &mut [&mut World], ms: u64) {
+    for _ in 0..ms / 10 {
+        for world in &mut *worlds {
+            world.pass(10);
+        }
+    }
+}
+
+fn level(world: &mut World, party: &Party, hz: f64) -> f64 {
+    let packets = world.take_rtp(party);
+    if packets.len() < 20 {
+        return f64::NEG_INFINITY;
+    }
+    assert_continuous(&packets, 160);
+    let pcm = decoded(Codec::Pcmu, &packets[packets.len() / 2..]);
+    probe::fit_tone(&pcm, 8000, hz).level_dbfs
+}
+
+#[test]
+fn a_bridge_carries_sound_as_it_is_to_neighbours_only() {
+    let (mut here, mut there, mut beyond) = (World::new(), World::new(), World::new());
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    join(&mut there, &mut beyond, 1, Direction::Sendrecv);
+    let listeners = [&mut here, &mut there, &mut beyond].map(|w| w.join(PCMU, Direction::Recvonly));
+    here.tone_of(1000.0);
+    pass(&mut [&mut here, &mut there, &mut beyond], 1500);
+    let at_home = level(&mut here, &listeners[0], 1000.0);
+    let next_door = level(&mut there, &listeners[1], 1000.0);
+    assert!((at_home + 10.0).abs() < 0.5, "{at_home}");
+    assert!((next_door - at_home).abs() < 0.2, "{next_door}");
+    let beyond = level(&mut beyond, &listeners[2], 1000.0);
+    assert_eq!(beyond, f64::NEG_INFINITY, "bridges do not feed bridges");
+    for world in [&here, &there] {
+        assert_eq!(world.out.counters.file_underruns, 0);
+    }
+}
+
+#[test]
+fn a_bridge_of_one_direction_carries_one() {
+    let (mut here, mut there) = (World::new(), World::new());
+    // Seen from here the far session only listens.
+    join(&mut here, &mut there, 0, Direction::Recvonly);
+    let listeners = [&mut here, &mut there].map(|w| w.join(PCMU, Direction::Recvonly));
+    here.tone_of(1000.0);
+    there.tone_of(400.0);
+    pass(&mut [&mut here, &mut there], 1500);
+    let heard = level(&mut here, &listeners[0], 1000.0);
+    assert!((heard + 10.0).abs() < 0.5, "{heard}");
+    let details = there.session.details();
+    let end = details
+        .endpoints
+        .iter()
+        .find(|row| row.endpoint == end_id(1));
+    let end = end.expect("listed");
+    assert_eq!(end.direction, Direction::Sendonly);
+    assert_eq!(end.codec, Some(Codec::L16));
+}
+
+#[test]
+fn what_a_bridge_adds_is_one_tick() {
+    let (mut here, mut there) = (World::new(), World::new());
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    let near = here.join(PCMU, Direction::Recvonly);
+    let far = there.join(PCMU, Direction::Recvonly);
+    pass(&mut [&mut here, &mut there], 100);
+    here.tone_of(1000.0);
+    let mut first = [None, None];
+    for ms in 0..200 {
+        here.pass(1);
+        there.pass(1);
+        let heard = [
+            !here.take_rtp(&near).is_empty(),
+            !there.take_rtp(&far).is_empty(),
+        ];
+        for (first, heard) in first.iter_mut().zip(heard) {
+            if heard {
+                first.get_or_insert(ms);
+            }
+        }
+    }
+    let [Some(near), Some(far)] = first else {
+        panic!("{first:?}");
+    };
+    assert!((0..=20).contains(&(far - near)), "{near} and {far}");
+}
+
+#[test]
+fn digits_cross_once_and_are_told_where_they_were_pressed() {
+    let (mut here, mut there) = (World::new(), World::new());
+    let mut presser = here.join(PCMU, Direction::Sendrecv);
+    let listener = there.join("0 96", Direction::Sendrecv);
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    here.talk(&mut presser);
+    press(&mut here, &mut presser, '5', 160, 101);
+    there.pass(300);
+    press(&mut here, &mut presser, '6', 100, 101);
+    there.pass(300);
+    let heard = events_in(&there.take_rtp(&listener), 96);
+    let ends = heard.iter().filter(|(_, event)| event.end);
+    let mut ends: Vec<(u32, u8)> = ends.map(|(h, e)| (h.timestamp, e.event)).collect();
+    ends.dedup();
+    let digits: Vec<u8> = ends.iter().map(|(_, event)| *event).collect();
+    assert_eq!(digits, [5, 6]);
+    assert_eq!(
+        (here.digits(), there.digits()),
+        ("56".into(), String::new())
+    );
+    let sensitive = DtmfSetSensitive {
+        session: here.session.id(),
+        endpoint: end_id(0),
+        enabled: true,
+    };
+    let refused = here.session.dtmf_set_sensitive(here.now, &sensitive);
+    assert!(matches!(
+        refused,
+        Err(RequestError::WrongEndpointType { .. })
+    ));
+}
+
+#[test]
+fn an_end_without_a_counterpart_goes_at_the_next_tick() {
+    let (mut here, mut there) = (World::new(), World::new());
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    join(&mut here, &mut there, 1, Direction::Sendrecv);
+    let removed = here
+        .session
+        .remove_endpoint(here.now, end_id(0), &mut here.out);
+    assert_eq!(removed.expect("it was there").far_end, Some(end_id(1)));
+    there.pass(40);
+    assert_eq!(there.session.counts().endpoints, 1);
+    let closed = here.session.close(here.now, &mut here.out);
+    assert_eq!(closed.far_ends, [end_id(3)]);
+    assert_eq!(there.session.counts().endpoints, 1, "until a tick");
+    there.pass(40);
+    assert_eq!(there.session.counts().endpoints, 0);
+    assert_eq!(there.events().count(), 0, "a removal is no event");
+}
+
+#[test]
+fn an_end_that_moves_takes_the_bridge_along() {
+    let (mut here, mut there, mut other) = (World::new(), World::new(), World::new());
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    here.tone_of(1000.0);
+    let listener = other.join(PCMU, Direction::Recvonly);
+    pass(&mut [&mut here, &mut there, &mut other], 200);
+    let moving = there
+        .session
+        .detach(there.now, end_id(1))
+        .expect("it is there");
+    assert_eq!(moving.sockets(), None);
+    let (from, to) = (
+        SessionId::from_bytes([5; 16]),
+        SessionId::from_bytes([6; 16]),
+    );
+    let arrived = other
+        .session
+        .insert(other.now, moving, Some(from), &mut other.out);
+    assert!(arrived.is_ok());
+    there
+        .session
+        .transferred_out(there.now, end_id(1), to, &mut there.out);
+    pass(&mut [&mut here, &mut there, &mut other], 1500);
+    let heard = level(&mut other, &listener, 1000.0);
+    assert!((heard + 10.0).abs() < 0.5, "{heard}");
+    assert_eq!(here.session.counts().endpoints, 2);
+}
+
+#[test]
+fn a_place_is_kept_for_an_end() {
+    let mut world = World::with(config_with_room_for(2));
+    world.join(PCMU, Direction::Sendrecv);
+    assert_eq!(world.session.reserve(world.now, end_id(0)), Ok(()));
+    assert_eq!(world.session.counts().endpoints, 1, "it does not show");
+    let full = Err(RequestError::TooManyEndpoints { limit: 2 });
+    assert_eq!(world.session.reserve(world.now, end_id(1)), full);
+    world.session.unreserve(world.now, end_id(0));
+    assert_eq!(world.session.reserve(world.now, end_id(1)), Ok(()));
+}
+
+fn config_with_room_for(max_endpoints_per_session: u32) -> EngineConfig {
+    EngineConfig {
+        max_endpoints_per_session,
+        ..EngineConfig::default()
+    }
+}
