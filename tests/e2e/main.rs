@@ -26,6 +26,7 @@ mod rtcp;
 mod sdp;
 mod shutdown;
 mod soak;
+mod sound;
 mod srtp;
 mod stats;
 mod supervised;

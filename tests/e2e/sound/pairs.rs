@@ -1,0 +1,146 @@
+//! Every ordered pair of codecs at the quality bars of a transcoded call.
+
+use std::thread;
+use std::time::Duration;
+
+use rtpbridge_tests::harness::Server;
+use rtpbridge_tests::netem::Network;
+use rtpbridge_tests::sound::{Coding, amplitude, fit, loudness, steepest, tone, worst_spur};
+use serde_json::json;
+
+use super::Speaker;
+
+/// What of a recording is judged: what comes after pipelines and codecs have settled.
+const SETTLED: f64 = 1.0;
+
+/// What the listener makes of what the talker says through the programs; `carry` is the network.
+fn through(
+    server: &Server,
+    (from, to): (Coding, Coding),
+    pcm: &[i16],
+    network: Option<Network>,
+) -> Speaker {
+    let (mut client, _) = server.session();
+    let mut talker = Speaker::join(&mut client, from).with_script(pcm);
+    let mut listener = Speaker::join(&mut client, to);
+    let frames = talker.script.len();
+    let mut packets: Vec<_> = (0..frames).filter_map(|_| talker.next_packet()).collect();
+    if let Some(network) = network {
+        packets = network.carry(&packets);
+    }
+    // Pipelines run by the packets' own time: there is no need to wait for the clock.
+    for group in packets.chunks(5) {
+        for packet in group {
+            talker.party.send_packet(packet);
+        }
+        thread::sleep(Duration::from_millis(4));
+    }
+    listener.listen(Duration::from_millis(300));
+    listener.assert_continuous();
+    client.call("session.destroy", json!({}));
+    listener
+}
+
+fn pairs() -> impl Iterator<Item = (Coding, Coding)> {
+    let others = |from| Coding::ALL.into_iter().filter(move |to| *to != from);
+    Coding::ALL
+        .into_iter()
+        .flat_map(move |from| others(from).map(move |to| (from, to)))
+}
+
+fn has_opus((from, to): (Coding, Coding)) -> bool {
+    from == Coding::Opus || to == Coding::Opus
+}
+
+#[test]
+fn a_1_khz_tone_crosses_every_pair_at_the_bars() {
+    let server = Server::start();
+    let mut table = String::new();
+    for pair in pairs() {
+        let (from, to) = pair;
+        let pcm = tone(from.audio_hz(), 1000.0, -10.0, 2.5);
+        let heard = through(&server, pair, &pcm, None);
+        let (sound, rate_hz) = (heard.last_sound(SETTLED), to.audio_hz());
+        let found = fit(&sound, rate_hz, 1000.0);
+        let (spur_hz, spur_dbfs) = worst_spur(&sound, rate_hz, 1000.0);
+        let (level, snr) = (found.level_dbfs, found.snr_db);
+        let row = format!("{from:?} | {to:?} | {level:.2} | {snr:.1} | {spur_dbfs:.1}");
+        println!("| {row} |");
+        table += &row;
+        let bar = if has_opus(pair) { 30.0 } else { 38.0 };
+        assert!((level + 10.0).abs() <= 0.5, "{row}");
+        assert!(snr >= bar, "{row}");
+        assert!(spur_dbfs < -50.0, "{row} at {spur_hz} Hz");
+    }
+    assert_eq!(server.metric("rtpbridge_transcode_errors_total"), 0.0);
+}
+
+#[test]
+fn what_a_narrowband_codec_cannot_carry_is_left_out() {
+    let server = Server::start();
+    for from in [Coding::G722, Coding::Opus] {
+        for to in [Coding::Pcmu, Coding::Pcma] {
+            let pcm = tone(from.audio_hz(), 5000.0, -10.0, 2.0);
+            let heard = through(&server, (from, to), &pcm, None);
+            let sound = heard.last_sound(SETTLED);
+            let (hz, spur) = worst_spur(&sound, 8000, 0.0);
+            let row = format!("{from:?} | {to:?} | {spur:.1} | {:.1}", loudness(&sound));
+            println!("| {row} |");
+            assert!(spur < -50.0, "{row} at {hz} Hz");
+        }
+    }
+}
+
+#[test]
+fn the_telephone_band_is_flat_in_every_pair() {
+    let server = Server::start();
+    for pair in pairs() {
+        let (from, to) = pair;
+        let mut levels = Vec::new();
+        for frequency in [300.0, 500.0, 1000.0, 2000.0, 3000.0, 3400.0] {
+            let pcm = tone(from.audio_hz(), frequency, -10.0, 2.0);
+            let heard = through(&server, pair, &pcm, None);
+            let found = fit(&heard.last_sound(SETTLED), to.audio_hz(), frequency);
+            levels.push((frequency, found.level_dbfs));
+        }
+        let shown: Vec<_> = levels.iter().map(|(_, l)| format!("{l:.2}")).collect();
+        println!("| {from:?} | {to:?} | {} |", shown.join(" | "));
+        for (frequency, level) in levels {
+            let off = level + 10.0;
+            assert!(off.abs() <= 1.0, "{pair:?} at {frequency} Hz: {off:.2} dB");
+        }
+    }
+}
+
+#[test]
+fn losing_a_tenth_clicks_no_louder_than_concealment_and_drifts_nowhere() {
+    let server = Server::start();
+    for pair in pairs() {
+        let (from, to) = pair;
+        let pcm = tone(from.audio_hz(), 440.0, -10.0, 10.0);
+        let heard = through(&server, pair, &pcm, Some(Network::lossy(7, 10.0, 0.0)));
+        // Each lost frame is made up for, so what comes out is as long as what went in.
+        let frames = heard.heard.len() as i64;
+        assert!(
+            (frames - 500).abs() <= 6,
+            "{pair:?}: {frames} of 500 frames"
+        );
+        let (first, last) = (&heard.heard[0], &heard.heard[heard.heard.len() - 1]);
+        let elapsed = last.timestamp.wrapping_sub(first.timestamp) / to.frame_ticks();
+        assert!((i64::from(elapsed) - 499).abs() <= 6, "{pair:?}: {elapsed}");
+        let rate_hz = to.audio_hz();
+        let natural = amplitude(-10.0) * std::f64::consts::TAU * 440.0 / f64::from(rate_hz);
+        let found = f64::from(steepest(&heard.last_sound(9.0)));
+        println!(
+            "| {from:?} | {to:?} | {frames} | {:.2} |",
+            found / amplitude(-10.0)
+        );
+        // A frame that is faded and one that begins anew meet anywhere within two peaks; the whole
+        // step must not come between two samples.
+        let bound = natural + 1.2 * amplitude(-10.0);
+        assert!(
+            found < bound,
+            "{pair:?}: a step of {found}, {natural} is the tone's"
+        );
+    }
+}
