@@ -12,6 +12,9 @@ use rtpbridge_tests::peer::capture::{Capture, leg};
 use rtpbridge_tests::peer::{Party, Rtp};
 use serde_json::{Value, json};
 
+/// RTCP packets in the time of a test, at most.
+const REPORTS_MAX: u64 = 2;
+
 fn start(client: &mut Client, path: &str) -> Value {
     client.call("recording.start", json!({"file_path": path}))["recording_id"].clone()
 }
@@ -31,7 +34,9 @@ fn assert_exact(stopped: &Value, path: &str, sent: &[Rtp]) {
     let (packets, dropped) = (&row["packets"], row["dropped"].as_u64().unwrap());
     assert!(dropped > 0, "something was lost to the queue: {stopped}");
     assert_eq!(packets.as_u64().unwrap() + dropped, sent.len() as u64);
-    assert_eq!(stopped["dropped_packets"], json!(dropped));
+    // A report may have been lost to the queue as well: every few seconds there is one.
+    let reports = stopped["dropped_packets"].as_u64().unwrap() - dropped;
+    assert!(reports <= REPORTS_MAX, "{stopped}");
     assert_eq!(row["gaps"], json!(0), "nothing was lost before the queue");
     let capture = Capture::read(path);
     assert_eq!(stopped["packets"], json!(capture.frames.len()));
