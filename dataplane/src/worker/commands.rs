@@ -116,11 +116,13 @@ impl Worker {
                 session,
                 event_number,
             } => {
-                if let Ok(key) = self.find_session(session)
-                    && let Some(slot) = self.sessions.get_mut(key)
-                {
-                    slot.session.acknowledge(event_number);
-                }
+                // A session that is gone has nothing left to be acknowledged.
+                let _ = self.find_session(session).and_then(|key| {
+                    self.with_session(key, |session, _, _| {
+                        session.acknowledge(event_number);
+                        Ok(())
+                    })
+                });
             }
             // Whoever no longer waits needs no answer.
             Command::Snapshot {
@@ -173,10 +175,8 @@ impl Worker {
 
     /// What a controller attached that is gone meanwhile must not stay attached to nobody.
     fn release_if_stale(&mut self, key: u64, term: u64) {
-        if term != self.term
-            && let Some(slot) = self.sessions.get_mut(key)
-        {
-            slot.session.release();
+        if term != self.term {
+            self.release_session(key);
         }
     }
 
@@ -257,7 +257,7 @@ impl Worker {
         self.after_turn_of(key, unharmed);
     }
 
-    fn send_snapshot_page(&self, from: usize, outbox: &Outbox, number: u64) -> Option<usize> {
+    fn send_snapshot_page(&mut self, from: usize, outbox: &Outbox, number: u64) -> Option<usize> {
         let mut sent = 0;
         let end = self
             .sessions
@@ -265,10 +265,10 @@ impl Worker {
             .min(from.saturating_add(SNAPSHOT_PLACES));
         let mut index = from;
         while index < end && sent < SNAPSHOT_SESSIONS {
-            if let Some((_, slot)) = self.sessions.at(index)
-                && !slot.closing
-            {
-                let session = slot.session.snapshot();
+            let key = self.sessions.at(index).map(|(key, _)| key);
+            let snapshot = key.map(|key| self.with_session(key, |s, _, _| Ok(s.snapshot())));
+            // One that is about to end is left out.
+            if let Some(Ok(session)) = snapshot {
                 let part = ToControl::SnapshotPart { number, session };
                 outbox.push(&part, Class::MustArrive);
                 sent += 1;

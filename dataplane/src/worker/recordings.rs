@@ -71,10 +71,8 @@ pub(super) struct Wait {
 
 impl Worker {
     pub(super) fn start_recording(&mut self, key: u64, request: RecordingStart, ticket: Ticket) {
-        let Some(slot) = self.sessions.get(key) else {
-            return;
-        };
-        if let Err(refused) = slot.session.check_recording(&request) {
+        let check = self.with_session(key, |session, _, _| session.check_recording(&request));
+        if let Err(refused) = check {
             ticket.answer(Err(refused));
             return;
         }
@@ -103,10 +101,10 @@ impl Worker {
     }
 
     pub(super) fn stop_recording(&mut self, key: u64, recording: RecordingId, ticket: Ticket) {
-        let Some(slot) = self.sessions.get_mut(key) else {
-            return;
-        };
-        match slot.session.stop_recording(self.now, recording) {
+        let stopped = self.with_session(key, |session, now, _| {
+            session.stop_recording(now, recording)
+        });
+        match stopped {
             Err(refused) => ticket.answer(Err(refused)),
             Ok(sink) => {
                 let after = After::Stopped(ticket);
@@ -243,18 +241,15 @@ impl Worker {
     }
 
     fn on_write_error(&mut self, key: u64) {
-        let Some(recording) = self.out.recordings.get(key) else {
+        let recording = self.out.recordings.get(key);
+        let running = recording.filter(|recording| matches!(recording.phase, Phase::Running));
+        let Some((session, id)) = running.map(|recording| (recording.session, recording.id)) else {
             return;
         };
-        if !matches!(recording.phase, Phase::Running) {
-            return;
+        let stopped = self.with_session(session, |session, now, _| session.stop_recording(now, id));
+        if stopped.is_ok() {
+            self.stop_recordings(session, vec![key], StopReason::WriteError, After::Nothing);
         }
-        let (session, id) = (recording.session, recording.id);
-        if let Some(slot) = self.sessions.get_mut(session) {
-            // An error would mean that the session has stopped it already.
-            let _ = slot.session.stop_recording(self.now, id);
-        }
-        self.stop_recordings(session, vec![key], StopReason::WriteError, After::Nothing);
     }
 
     /// The file is closed, or given up when there is no word of it.

@@ -16,6 +16,7 @@ use tracing::error;
 
 use super::Worker;
 use super::recordings::After;
+use super::turn::guarded;
 
 /// Arrival times are asked of the kernel for this long after an answer was accepted, so that the
 /// engine can tell what came before it.
@@ -193,12 +194,19 @@ impl Worker {
         }
         self.term = term;
         for index in 0..self.sessions.places() {
-            let Some((key, _)) = self.sessions.at(index) else {
-                continue;
-            };
-            if let Some(slot) = self.sessions.get_mut(key) {
-                slot.session.release();
+            let key = self.sessions.at(index).map(|(key, _)| key);
+            if let Some(key) = key {
+                self.release_session(key);
             }
+        }
+    }
+
+    /// Nobody holds the session any more.
+    pub(super) fn release_session(&mut self, key: u64) {
+        if let Some(slot) = self.sessions.get_mut(key)
+            && !guarded(&mut slot.session, Session::release)
+        {
+            self.on_panic(key);
         }
     }
 }
