@@ -1,6 +1,7 @@
 //! End-to-end tests: the real programs, spoken to over their real sockets.
 #![allow(clippy::unwrap_used)]
 
+mod bridge;
 mod calls;
 mod config;
 mod connection;
@@ -33,5 +34,6 @@ mod supervised;
 mod survival;
 mod transfer;
 mod vad;
+mod walk;
 mod webrtc;
 mod webrtc_many;

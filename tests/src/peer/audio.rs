@@ -26,6 +26,30 @@ pub fn level(samples: &[i16]) -> f64 {
     (squares.sum::<f64>() / samples.len().max(1) as f64).sqrt()
 }
 
+/// Decibels below a full-scale sine that a sine of this frequency has in the samples. Other tones have
+/// to be four cycles of the samples' length away.
+pub fn level_dbfs(samples: &[i16], hz: f64) -> f64 {
+    let count = samples.len() as f64;
+    let (mut re, mut im) = (0.0, 0.0);
+    for (n, sample) in samples.iter().enumerate() {
+        let n = n as f64;
+        let window = 0.5 - 0.5 * (std::f64::consts::TAU * n / count).cos();
+        let (sin, cos) = (std::f64::consts::TAU * hz / RATE_HZ * n).sin_cos();
+        re += window * f64::from(*sample) * cos;
+        im += window * f64::from(*sample) * sin;
+    }
+    20.0 * (4.0 * re.hypot(im) / count / 32768.0).max(1e-6).log10()
+}
+
+/// A second of a sine as PCMU frames of 20 ms; with whole Hz it can be repeated.
+pub fn tone(hz: u32, level_dbfs: f64) -> Vec<Vec<u8>> {
+    let amplitude = 32768.0 * 10_f64.powf(level_dbfs / 20.0);
+    let step = std::f64::consts::TAU * f64::from(hz) / RATE_HZ;
+    let samples = (0..8000).map(|n| (amplitude * (step * f64::from(n)).sin()).round() as i16);
+    let coded = encode(samples);
+    coded.chunks(160).map(<[u8]>::to_vec).collect()
+}
+
 /// PCMU of samples, the nearest there is.
 pub fn encode(samples: impl IntoIterator<Item = i16>) -> Vec<u8> {
     let table: Vec<i32> = (0..=255).map(|byte| i32::from(decode(byte))).collect();
@@ -72,5 +96,7 @@ mod tests {
         let tone: Vec<i16> = tone.collect();
         assert!((pitch(&tone) - 440.0).abs() < 2.0);
         assert!((level(&tone) - 5657.0).abs() < 10.0);
+        assert!((level_dbfs(&tone, 440.0) + 12.25).abs() < 0.1);
+        assert!(level_dbfs(&tone, 1000.0) < -60.0);
     }
 }
