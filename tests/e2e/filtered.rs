@@ -15,7 +15,9 @@ use nix::unistd::Pid;
 use rtpbridge_tests::harness::filtered::under_filter;
 use rtpbridge_tests::harness::process::Process;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
-use rtpbridge_tests::harness::{Server, http, procfs};
+use rtpbridge_tests::harness::web::Answer;
+use rtpbridge_tests::harness::{Client, Server, WebServer, http, procfs};
+use rtpbridge_tests::peer::audio::make;
 use rtpbridge_tests::peer::{DtlsParty, Offer, Party, Script, SdesParty};
 use rtpbridge_tests::shipped::allowed_calls;
 use serde_json::json;
@@ -57,6 +59,7 @@ fn live_a_life(server: &Server) {
     let offer = Offer::pcmu(bob.address());
     bob.offer(&mut client, &offer, json!({}));
     Party::accept(&mut client, json!({}));
+    play_and_listen(server, &mut client, &alice);
     let path = server.recording_path("filtered.pcap");
     let started = client.call("recording.start", json!({"file_path": path}));
     alice.talk(10);
@@ -183,6 +186,29 @@ fn web_server() -> String {
         stream.write_all(&body).unwrap();
     });
     format!("http://{address}/tone.wav")
+}
+
+/// Files from the disk and from a web server, played to their ends, and somebody listened to.
+fn play_and_listen(server: &Server, client: &mut Client, party: &Party) {
+    let listen = json!({"endpoint_id": party.endpoint, "silence_interval_ms": 100});
+    client.call("vad.start", listen);
+    client.expect_event("vad.silence");
+    let graph = "sine=frequency=440:sample_rate=44100:duration=0.3";
+    let media = server.path("media");
+    let web = WebServer::start();
+    for name in ["tone.wav", "tone.mp3", "tone.ogg", "tone.flac"] {
+        let file = make(&media, name, graph, &[]);
+        let url = web.answer(&format!("/{name}"), Answer::Whole(fs::read(file).unwrap()));
+        for source in [name, &url] {
+            let played = client.call("endpoint.create_with_file", json!({"source": source}));
+            let finished = client.expect_event("endpoint.file.finished");
+            assert_eq!(finished["reason"], "completed", "{source}");
+            client.call("endpoint.remove", played);
+        }
+    }
+    let missing = json!({"source": "missing.wav"});
+    client.refuse("endpoint.create_with_file", missing, "ENDPOINT_ERROR");
+    client.call("vad.stop", json!({"endpoint_id": party.endpoint}));
 }
 
 fn child(strace: Pid, program: &str) -> Pid {

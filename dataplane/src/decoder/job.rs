@@ -11,6 +11,9 @@ use super::stream::{AudioStream, DecodeError, Progress};
 const MAX_PACKETS: usize = 256;
 /// Longest piece of samples written at once; a packet may hold more.
 const PIECE: usize = 4096;
+/// A play this short, 1 s, is repeated from memory: opening a file anew for a handful of samples, for
+/// ever, would cost a processor.
+const MAX_REMEMBERED: usize = 48_000;
 /// How long a full ring is left alone.
 const REST: Duration = Duration::from_millis(400);
 
@@ -36,6 +39,10 @@ pub(super) struct Job {
     pending_from: usize,
     /// Whether this play gave any sound; one that did not is not repeated.
     heard: bool,
+    /// Whether the stream has given its last sample.
+    is_at_end: bool,
+    /// This play from its beginning, while it is short.
+    remembered: Option<Vec<i16>>,
 }
 
 impl Job {
@@ -55,6 +62,8 @@ impl Job {
             pending: Vec::new(),
             pending_from: 0,
             heard: false,
+            is_at_end: false,
+            remembered: (start_ms == 0).then(Vec::new),
         };
         let mut progress = match start_ms {
             0 => Progress::More,
@@ -67,6 +76,7 @@ impl Job {
             return Err(DecodeError::Empty);
         }
         job.heard = !job.pending.is_empty();
+        job.remember();
         if progress == Progress::End {
             job.ring.end();
         }
@@ -95,6 +105,8 @@ impl Job {
         if let Some((wanted, position_ms)) = self.ring.pending_seek() {
             self.pending.clear();
             self.pending_from = 0;
+            self.remembered = None;
+            self.is_at_end = false;
             let progress = self.stream.seek(position_ms)?;
             self.ring.answer_seek(wanted);
             if progress == Progress::End {
@@ -108,15 +120,29 @@ impl Job {
             if !self.write_pending() {
                 return Ok(Next::After(REST));
             }
-            if self.stream.decode_next(&mut self.pending)? == Progress::End
-                && !self.begin_again()?
-            {
+            if !self.is_at_end {
+                let progress = self.stream.decode_next(&mut self.pending)?;
+                self.remember();
+                self.heard |= !self.pending.is_empty();
+                self.is_at_end = progress == Progress::End;
+            }
+            if self.is_at_end && !self.begin_again()? {
                 self.ring.end();
                 return Ok(Next::After(REST));
             }
-            self.heard |= !self.pending.is_empty();
         }
         Ok(Next::Now)
+    }
+
+    /// Keeps what was just decoded, as long as a play is short.
+    fn remember(&mut self) {
+        if let Some(kept) = &mut self.remembered {
+            if kept.len() + self.pending.len() > MAX_REMEMBERED {
+                self.remembered = None;
+            } else {
+                kept.extend_from_slice(&self.pending);
+            }
+        }
     }
 
     /// Whether the file is played once more.
@@ -124,8 +150,18 @@ impl Job {
         if !self.heard || self.loops_left == Some(0) {
             return Ok(false);
         }
+        if let Some(kept) = self.remembered.as_ref().filter(|kept| !kept.is_empty()) {
+            // The stream stays at its end, and this is asked again when these are written.
+            while self.pending.len() < MAX_REMEMBERED && self.loops_left != Some(0) {
+                self.loops_left = self.loops_left.map(|left| left - 1);
+                self.pending.extend_from_slice(kept);
+            }
+            return Ok(true);
+        }
         self.loops_left = self.loops_left.map(|left| left - 1);
         self.heard = false;
+        self.is_at_end = false;
+        self.remembered = Some(Vec::new());
         self.stream.rewind()?;
         Ok(true)
     }

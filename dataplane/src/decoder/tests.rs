@@ -9,6 +9,7 @@ use rtpbridge_core::playback::{FeedProgress, PcmFeed};
 use super::directory::OpenError;
 use super::pool::{DecoderPool, PlayError, PlayRequest};
 use super::ring::FileFeed;
+use super::stream::{AudioStream, Progress};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -201,6 +202,75 @@ fn a_file_is_played_again_as_often_as_asked() {
     while heard < 48000 * 10 {
         assert!(Instant::now() < deadline);
         heard += feed.pop(&mut out);
+    }
+}
+
+#[test]
+fn a_handful_of_samples_is_repeated_without_opening_the_file_again() {
+    let pool = DecoderPool::new();
+    let short = wav(1, 16, 48000, 1, &tone_at(48000, 1.0)[..10]);
+    let often = PlayRequest {
+        loop_count: Some(9_999),
+        ..request()
+    };
+    let mut feed = play(&pool, often, &short).expect("plays");
+    let (pcm, end) = drain(&mut feed);
+    assert_eq!((pcm.len(), end), (100_000, FeedProgress::Ended));
+    assert!(pcm.chunks(10).all(|play| play == &pcm[..10]));
+    feed.seek(0);
+    let (pcm, _) = drain(&mut feed);
+    assert_eq!(pcm.len(), 10, "all plays were over");
+}
+
+#[test]
+fn a_minute_at_an_odd_rate_is_a_minute() {
+    for (rate, channels) in [(11025, 1), (22050, 1), (44100, 2), (96000, 1)] {
+        let file = wav(1, 16, rate, channels, &tone_at(rate, 60.0));
+        let mut stream = AudioStream::open(file_of(&file)).expect("plays");
+        let mut pcm = Vec::new();
+        while stream.decode_next(&mut pcm).expect("is whole") == Progress::More {}
+        assert_tone(&pcm, 60.0, &format!("{rate} Hz"));
+    }
+}
+
+#[test]
+fn headers_that_promise_the_impossible_are_refused_or_end() {
+    let pool = DecoderPool::new();
+    let good = wav(1, 16, 8000, 1, &tone_at(8000, 0.1));
+    // Offset in the header and bytes: format, channels, rate, block, bits, data length.
+    let lies: [(usize, &[u8]); 12] = [
+        (20, &[0xff, 0xff]),
+        (22, &[0, 0]),
+        (22, &[0xff, 0xff]),
+        (24, &[0, 0, 0, 0]),
+        (24, &[1, 0, 0, 0]),
+        (24, &[0xff, 0xff, 0xff, 0xff]),
+        (32, &[0, 0]),
+        (32, &[0xff, 0xff]),
+        (34, &[0, 0]),
+        (34, &[0xff, 0xff]),
+        (40, &[0xff, 0xff, 0xff, 0xff]),
+        (4, &[0, 0, 0, 0]),
+    ];
+    for (at, bytes) in lies {
+        let mut file = good.clone();
+        file[at..at + bytes.len()].copy_from_slice(bytes);
+        if let Ok(mut feed) = play(&pool, request(), &file) {
+            let mut out = [0; 960];
+            let deadline = Instant::now() + DEADLINE;
+            let mut heard = 0;
+            // One sample per second makes this long; a minute of it will do.
+            while heard < 48000 * 60 {
+                assert!(Instant::now() < deadline, "{at}: {bytes:?}");
+                let progress = feed.progress();
+                let popped = feed.pop(&mut out);
+                heard += popped;
+                let over = matches!(progress, FeedProgress::Ended | FeedProgress::Failed);
+                if over && popped == 0 {
+                    break;
+                }
+            }
+        }
     }
 }
 
