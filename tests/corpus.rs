@@ -8,6 +8,8 @@ use rand::{Rng, RngCore, SeedableRng};
 use rtpbridge_tests::fuzz::TARGETS;
 
 const CHANGES_PER_SEED: u64 = 3000;
+/// Whole sessions take longer than parsing.
+const CHANGES_PER_SCRIPT: u64 = 300;
 
 /// Seeds that lie elsewhere in the repository.
 fn further_seeds(target: &str) -> Option<PathBuf> {
@@ -65,10 +67,14 @@ fn nothing_in_or_near_the_corpus_breaks_a_target() {
         let seeds = seeds(name);
         assert!(!seeds.is_empty(), "{name} has seeds");
         let mut dice = StdRng::seed_from_u64(seeds.len() as u64);
+        let changes = match *name {
+            "session" => CHANGES_PER_SCRIPT,
+            _ => CHANGES_PER_SEED,
+        };
         target(&[]);
         for seed in &seeds {
             target(seed);
-            for _ in 0..CHANGES_PER_SEED {
+            for _ in 0..changes {
                 target(&changed(seed, &mut dice));
             }
         }
