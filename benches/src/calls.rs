@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use rtpbridge_tests::harness::{Client, RpcError};
-use rtpbridge_tests::peer::{Description, Offer};
 use serde_json::{Value, json};
 
 use crate::legs::Leg;
@@ -30,7 +29,7 @@ impl Call {
     pub fn set_up(server: SocketAddr, legs: &mut [Leg]) -> Result<(Self, Duration), String> {
         let offers: Vec<String> = legs
             .iter()
-            .map(|leg| Ok(Offer::pcmu(leg.address()?).write()))
+            .map(Leg::offer)
             .collect::<std::io::Result<_>>()
             .map_err(|error| error.to_string())?;
         let start = Instant::now();
@@ -49,7 +48,7 @@ impl Call {
         let took = start.elapsed();
         for (leg, answer) in legs.iter_mut().zip(&answers) {
             let answer = answer["sdp_answer"].as_str().ok_or("no sdp_answer")?;
-            leg.to = Description::parse(answer).address();
+            leg.take_answer(answer)?;
         }
         let call = Self {
             client,

@@ -8,23 +8,35 @@ use std::time::Duration;
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg, setsockopt, sockopt};
 use nix::sys::time::TimeSpec;
+use rtpbridge_tests::peer::dtls::OPUS;
 use rtpbridge_tests::peer::party::socket_pair;
+use rtpbridge_tests::peer::{Description, DtlsParty, Offer};
 
 const HEADER_BYTES: usize = 12;
-const PACKET_BYTES: usize = HEADER_BYTES + 160;
-const FRAME_SAMPLES: u32 = 160;
+/// What of the payload the tool reads: the send time, the leg and the run.
+const STAMP_BYTES: usize = 16;
+/// A frame of Opus at 32 kbit/s.
+const OPUS_BYTES: usize = 80;
 
 /// A party's sockets and outgoing stream.
-#[derive(Debug)]
 pub struct Leg {
-    socket: UdpSocket,
-    // Takes the server's RTCP, so that no port-unreachable messages disturb the measurement.
-    _rtcp: UdpSocket,
+    wire: Wire,
     /// Where its packets go.
     pub to: SocketAddr,
-    packet: [u8; PACKET_BYTES],
+    packet: Vec<u8>,
+    frame_samples: u32,
     sequence: u16,
     timestamp: u32,
+}
+
+/// How a leg reaches the server.
+enum Wire {
+    Plain {
+        socket: UdpSocket,
+        // Takes the server's RTCP, so that no port-unreachable messages disturb the measurement.
+        _rtcp: UdpSocket,
+    },
+    Webrtc(Box<DtlsParty>),
 }
 
 /// What a received packet says.
@@ -55,35 +67,94 @@ impl Default for ReceiveBuffer {
 }
 
 impl Leg {
-    /// Binds a pair of ports on the loopback address; `index` names the leg in its packets.
+    /// Plain RTP with PCMU on a pair of ports on the loopback address; `index` names the leg in its
+    /// packets.
     pub fn bind(index: u32) -> io::Result<Self> {
+        Self::plain(index, 0, 160, 160)
+    }
+
+    /// Plain RTP with packets of Opus size.
+    pub fn bind_opus(index: u32) -> io::Result<Self> {
+        Self::plain(index, OPUS, OPUS_BYTES, 960)
+    }
+
+    /// WebRTC with packets of Opus size.
+    pub fn bind_webrtc(index: u32) -> io::Result<Self> {
+        let party = DtlsParty::bind();
+        prepare(party.socket())?;
+        let wire = Wire::Webrtc(Box::new(party));
+        Ok(Self::new(wire, index, OPUS, OPUS_BYTES, 960))
+    }
+
+    fn plain(index: u32, payload_type: u8, bytes: usize, samples: u32) -> io::Result<Self> {
         let (socket, rtcp) = socket_pair(Ipv4Addr::LOCALHOST.into());
         socket.set_nonblocking(true)?;
-        setsockopt(&socket, sockopt::ReceiveTimestampns, &true)?;
-        setsockopt(&socket, sockopt::RcvBuf, &(256 * 1024))?;
-        let mut packet = [0xd5; PACKET_BYTES];
-        packet[0] = 0x80;
-        packet[1] = 0;
-        packet[8..12].copy_from_slice(&(0x1000_0000 | index).to_be_bytes());
-        packet[20..24].copy_from_slice(&index.to_be_bytes());
-        Ok(Self {
+        prepare(&socket)?;
+        let wire = Wire::Plain {
             socket,
             _rtcp: rtcp,
+        };
+        Ok(Self::new(wire, index, payload_type, bytes, samples))
+    }
+
+    fn new(wire: Wire, index: u32, payload_type: u8, bytes: usize, frame_samples: u32) -> Self {
+        let mut packet = vec![0xd5; HEADER_BYTES + bytes];
+        packet[0] = 0x80;
+        packet[1] = payload_type;
+        packet[8..12].copy_from_slice(&(0x1000_0000 | index).to_be_bytes());
+        packet[20..24].copy_from_slice(&index.to_be_bytes());
+        Self {
+            wire,
             to: SocketAddr::from(([127, 0, 0, 1], 9)),
             packet,
+            frame_samples,
             sequence: 1,
             timestamp: 0,
-        })
+        }
     }
 
     /// Its own address.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
+        self.socket().local_addr()
+    }
+
+    /// Its description.
+    pub fn offer(&self) -> io::Result<String> {
+        Ok(match &self.wire {
+            Wire::Webrtc(party) => party.offer(),
+            Wire::Plain { .. } if self.packet[1] == OPUS => {
+                Offer::with_codecs(self.address()?, &[(OPUS, "opus/48000/2")]).write()
+            }
+            Wire::Plain { .. } => Offer::pcmu(self.address()?).write(),
+        })
+    }
+
+    /// Does what the answer makes possible: knows where to send, or shakes hands.
+    pub fn take_answer(&mut self, answer: &str) -> Result<(), String> {
+        match &mut self.wire {
+            Wire::Plain { .. } => self.to = Description::parse(answer).address(),
+            Wire::Webrtc(party) => {
+                party.connect(answer)?;
+                self.to = party.bridge;
+            }
+        }
+        Ok(())
     }
 
     /// Its socket.
     pub fn socket(&self) -> &UdpSocket {
-        &self.socket
+        match &self.wire {
+            Wire::Plain { socket, .. } => socket,
+            Wire::Webrtc(party) => party.socket(),
+        }
+    }
+
+    /// Keeps the consent of a leg that is silent for a while.
+    pub fn keep_alive(&self) -> Result<(), String> {
+        match &self.wire {
+            Wire::Plain { .. } => Ok(()),
+            Wire::Webrtc(party) => party.check(),
+        }
     }
 
     /// Sends the next packet of the stream.
@@ -93,15 +164,22 @@ impl Leg {
         self.packet[24..28].copy_from_slice(&run.to_be_bytes());
         self.packet[12..20].copy_from_slice(&wall_ns().to_be_bytes());
         self.sequence = self.sequence.wrapping_add(1);
-        self.timestamp = self.timestamp.wrapping_add(FRAME_SAMPLES);
-        self.socket.send_to(&self.packet, self.to).map(|_| ())
+        self.timestamp = self.timestamp.wrapping_add(self.frame_samples);
+        match &mut self.wire {
+            Wire::Plain { socket, .. } => socket.send_to(&self.packet, self.to).map(|_| ()),
+            Wire::Webrtc(party) => {
+                let sealed = party.protect(&self.packet);
+                let sealed = sealed.ok_or_else(|| io::Error::other("no keys"))?;
+                party.socket().send(&sealed).map(|_| ())
+            }
+        }
     }
 
     /// One waiting packet, if there is any; none also for what is not a packet of a leg (RTCP).
-    pub fn receive(&self, buffer: &mut ReceiveBuffer) -> io::Result<Option<Arrival>> {
+    pub fn receive(&mut self, buffer: &mut ReceiveBuffer) -> io::Result<Option<Arrival>> {
         let mut slices = [IoSliceMut::new(&mut buffer.data)];
         let received = recvmsg::<()>(
-            self.socket.as_raw_fd(),
+            self.socket().as_raw_fd(),
             &mut slices,
             Some(&mut buffer.control),
             MsgFlags::MSG_DONTWAIT,
@@ -112,7 +190,19 @@ impl Leg {
         });
         let arrived_ns = arrived.map_or_else(wall_ns, saturated_ns);
         let bytes = received.bytes;
-        let Some(packet) = buffer.data[..bytes].first_chunk::<PACKET_BYTES>() else {
+        let datagram = &buffer.data[..bytes];
+        let opened = match &mut self.wire {
+            Wire::Plain { .. } => None,
+            Wire::Webrtc(party) => match party.unprotect(datagram) {
+                None => return Ok(None),
+                opened => opened,
+            },
+        };
+        let packet = opened.as_deref().unwrap_or(datagram);
+        if packet.len() != self.packet.len() {
+            return Ok(None);
+        }
+        let Some(packet) = packet.first_chunk::<{ HEADER_BYTES + STAMP_BYTES }>() else {
             return Ok(None);
         };
         let word = |at: usize| {
@@ -125,6 +215,11 @@ impl Leg {
             latency_ns: arrived_ns.saturating_sub(sent_ns),
         }))
     }
+}
+
+fn prepare(socket: &UdpSocket) -> io::Result<()> {
+    setsockopt(socket, sockopt::ReceiveTimestampns, &true)?;
+    Ok(setsockopt(socket, sockopt::RcvBuf, &(256 * 1024))?)
 }
 
 /// The kernel's wall clock, which also stamps arrivals.

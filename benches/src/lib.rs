@@ -10,3 +10,4 @@ pub mod legs;
 pub mod load;
 pub mod processes;
 pub mod report;
+pub mod webrtc;

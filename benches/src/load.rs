@@ -54,7 +54,6 @@ pub struct Outcome {
 }
 
 /// The sockets of all legs in one epoll set. Leg 2n and leg 2n+1 are the parties of call n.
-#[derive(Debug)]
 pub struct Generator {
     epoll: Epoll,
     legs: Vec<Leg>,
@@ -147,7 +146,7 @@ impl Generator {
         let ready = self.epoll.wait(&mut self.events, EpollTimeout::ZERO)?;
         for event in self.events.iter().take(ready) {
             let index = event.data();
-            let Some(leg) = self.legs.get(index as usize) else {
+            let Some(leg) = self.legs.get_mut(index as usize) else {
                 continue;
             };
             match leg.receive(&mut self.buffer) {

@@ -147,32 +147,7 @@ impl Report {
             self.memory.after_kib,
             self.memory.per_call_kib,
         );
-        text.push_str(
-            "what      packets/s   lost  cpu us/pkt    p50 us    p99 us  p99.9 us    max us  generator: busy  p99 late us\n",
-        );
-        for row in &self.stretches {
-            text.push_str(&format!(
-                "{:<9} {:>9.0} {:>6} {:>11.3} {:>9} {:>9} {:>9} {:>9} {:>15.0}% {:>12}{}\n",
-                row.what,
-                row.packets_per_second,
-                row.lost,
-                row.cpu_us_per_packet,
-                row.latency.p50_us,
-                row.latency.p99_us,
-                row.latency.p999_us,
-                row.latency.max_us,
-                row.generator_busy * 100.0,
-                row.generator_lateness.p99_us,
-                if row.generator_limited {
-                    "  THE GENERATOR MAY BE THE LIMIT"
-                } else {
-                    ""
-                },
-            ));
-            if let Some(calls) = row.system_calls_per_packet {
-                text.push_str(&format!("          {calls:.3} system calls per packet\n"));
-            }
-        }
+        text.push_str(&rows(&self.stretches));
         if let Some(ratio) = self.ratio_to_floor {
             text.push_str(&format!("server / floor: {ratio:.3}\n"));
         }
@@ -184,6 +159,34 @@ impl Report {
         }
         text
     }
+}
+
+/// Stretches for people, a line each.
+pub fn rows(stretches: &[Row]) -> String {
+    let mut text = "what      packets/s   lost  cpu us/pkt    p50 us    p99 us  p99.9 us    max us  generator: busy  p99 late us\n".to_owned();
+    for row in stretches {
+        text.push_str(&format!(
+            "{:<9} {:>9.0} {:>6} {:>11.3} {:>9} {:>9} {:>9} {:>9} {:>15.0}% {:>12}{}\n",
+            row.what,
+            row.packets_per_second,
+            row.lost,
+            row.cpu_us_per_packet,
+            row.latency.p50_us,
+            row.latency.p99_us,
+            row.latency.p999_us,
+            row.latency.max_us,
+            row.generator_busy * 100.0,
+            row.generator_lateness.p99_us,
+            match row.generator_limited {
+                true => "  THE GENERATOR MAY BE THE LIMIT",
+                false => "",
+            },
+        ));
+        if let Some(calls) = row.system_calls_per_packet {
+            text.push_str(&format!("          {calls:.3} system calls per packet\n"));
+        }
+    }
+    text
 }
 
 /// The middle value.

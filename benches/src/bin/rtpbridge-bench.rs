@@ -19,7 +19,9 @@ use rtpbridge_benches::legs::Leg;
 use rtpbridge_benches::load::{Generator, Outcome, Stretch};
 use rtpbridge_benches::processes::{self, Table};
 use rtpbridge_benches::report::{Memory, RecordedTotals, Report, Row, SetUp};
+use rtpbridge_benches::webrtc::{self, Plan};
 use rtpbridge_tests::harness::http;
+use serde::Serialize;
 
 /// Measures what calls cost on a running rtpbridge.
 #[derive(Debug, Parser)]
@@ -55,6 +57,9 @@ struct Arguments {
     /// Also run with every call recorded to files in this directory (inside recording_dir).
     #[arg(long, value_name = "DIR")]
     record: Option<PathBuf>,
+    /// Instead of calls, measure this many WebRTC endpoints beside as many of plain RTP.
+    #[arg(long, value_name = "ENDPOINTS", conflicts_with_all = ["calls", "floor", "record"])]
+    webrtc: Option<u32>,
     /// Pin both server processes, and the floor, to this core.
     #[arg(long, value_name = "CORE")]
     server_core: Option<usize>,
@@ -92,13 +97,21 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     if let Some(core) = arguments.generator_core {
         processes::pin_self(core)?;
     }
+    if let Some(endpoints) = arguments.webrtc {
+        let report = webrtc::measure(&webrtc_plan(arguments, server, endpoints)?)?;
+        return publish(arguments, &report, &report.table());
+    }
     let mut bench = Bench::set_up(arguments, server)?;
     for round in 0..arguments.rounds {
         bench.round(round)?;
     }
     let report = bench.finish()?;
+    publish(arguments, &report, &report.table())
+}
+
+fn publish(arguments: &Arguments, report: &impl Serialize, table: &str) -> Result<(), Failure> {
     if let Some(target) = &arguments.json {
-        let json = serde_json::to_string_pretty(&report)?;
+        let json = serde_json::to_string_pretty(report)?;
         if target == "-" {
             println!("{json}");
         } else {
@@ -106,7 +119,7 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         }
     }
     if arguments.json.as_deref() != Some("-") {
-        print!("{}", report.table());
+        print!("{table}");
     }
     Ok(())
 }
@@ -130,23 +143,8 @@ struct Bench<'a> {
 
 impl<'a> Bench<'a> {
     fn set_up(arguments: &'a Arguments, server: SocketAddr) -> Result<Self, Failure> {
-        let control = processes::owner_of(Table::Tcp, server)
-            .ok_or_else(|| format!("no process listens on {server}"))?;
         let mut legs = bind_legs(arguments.calls)?;
-        // One call before anything is measured: it names the dataplane and warms the code.
-        let mut probe = bind_legs(1)?;
-        let (call, _) = Call::set_up(server, &mut probe)?;
-        let dataplane = probe
-            .first()
-            .and_then(|leg| processes::owner_of(Table::Udp, leg.to))
-            .ok_or("no process owns the media port")?;
-        call.end()?;
-        let server_pids = vec![control, dataplane];
-        if let Some(core) = arguments.server_core {
-            for pid in &server_pids {
-                processes::pin(*pid, core)?;
-            }
-        }
+        let server_pids = processes_of(arguments, server)?.to_vec();
         let before_kib = processes::pss_kib(&server_pids);
         let mut calls = Vec::new();
         let mut times = Vec::new();
@@ -247,6 +245,40 @@ impl<'a> Bench<'a> {
         self.report.compare();
         Ok(self.report)
     }
+}
+
+/// Control and the dataplane, pinned as asked for. One call before anything is measured names the
+/// dataplane and warms the code.
+fn processes_of(arguments: &Arguments, server: SocketAddr) -> Result<[Pid; 2], Failure> {
+    let control = processes::owner_of(Table::Tcp, server)
+        .ok_or_else(|| format!("no process listens on {server}"))?;
+    let mut probe = bind_legs(1)?;
+    let (call, _) = Call::set_up(server, &mut probe)?;
+    let dataplane = probe
+        .first()
+        .and_then(|leg| processes::owner_of(Table::Udp, leg.to))
+        .ok_or("no process owns the media port")?;
+    call.end()?;
+    let pids = [control, dataplane];
+    if let Some(core) = arguments.server_core {
+        for pid in pids {
+            processes::pin(pid, core)?;
+        }
+    }
+    Ok(pids)
+}
+
+fn webrtc_plan(arguments: &Arguments, server: SocketAddr, endpoints: u32) -> Result<Plan, Failure> {
+    let [control, dataplane] = processes_of(arguments, server)?;
+    Ok(Plan {
+        server,
+        control,
+        dataplane,
+        endpoints,
+        rounds: arguments.rounds,
+        warm_up: Duration::from_secs(arguments.warm_up),
+        measured: Duration::from_secs(arguments.seconds),
+    })
 }
 
 fn next_stretch(arguments: &Arguments, runs: &mut u32) -> Stretch {
