@@ -6,9 +6,15 @@
 //! Both sessions tick on one grid, so a frame that was sent at one tick is played at the next: which
 //! of the two ran first does not matter. A session that is late for longer makes the far end wait for
 //! more ticks, until that was needless for a while.
+//!
+//! Where an end has one listener alone, it says which codec that one is sent; if the other end has one
+//! source alone, with that codec, its packets cross as they are.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rtpbridge_shared::id::EndpointId;
-use rtpbridge_shared::vocab::Direction;
+use rtpbridge_shared::vocab::{Codec, Direction};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::leg::{Content, Inbound};
@@ -18,8 +24,10 @@ use crate::dtmf::receiver::FinishedEvent;
 
 /// 320 ms; more is not waited for, and a session that late has lost sound anyway.
 const SOUND_PLACES: usize = 16;
-/// Packets of digits for one tick, from every party of a session at once.
-const CROSSING_PLACES: usize = 64;
+/// Packets for one tick: digits of every party of a session at once, or one party's audio.
+const CROSSING_PLACES: usize = 32;
+/// Longest payload that crosses as it is: 160 ms of G.711.
+const MAX_CODED: usize = 1280;
 /// Ticks that a frame may be played after it was sent.
 const MAX_LAG: u64 = 5;
 /// Ticks without need before less is waited for: 10 s.
@@ -39,6 +47,14 @@ pub struct BridgeEnd {
     crossing_in: Consumer<Crossing>,
     gathered: Gathered,
     playout: Playout,
+    /// The codec that our one listener could be sent untouched, for the other end to see.
+    wanted_here: Arc<AtomicU8>,
+    /// The same of the other end.
+    wanted_there: Arc<AtomicU8>,
+    /// The codec whose packets we send over; none for sound.
+    outgoing: Option<Codec>,
+    /// The codec whose packets come over, and the tick of the last; none for sound.
+    incoming: Option<(Codec, u64)>,
 }
 
 /// 20 ms on their way, and the tick at which they were sent.
@@ -47,23 +63,33 @@ struct SoundFrame {
     pcm: [i16; MAX_FRAME],
 }
 
-/// What crosses beside the sound.
+/// What crosses beside the sound, with its place in its source's stream.
+#[derive(Clone, Debug)]
+pub(crate) struct Crossing {
+    pub(crate) content: Crossed,
+    pub(crate) epoch: u32,
+    pub(crate) sequence: u64,
+    pub(crate) timestamp: u32,
+    pub(crate) marker: bool,
+    pub(crate) is_sensitive: bool,
+    /// The sender's.
+    tick: u64,
+    payload: [u8; MAX_CODED],
+}
+
+/// What it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Crossing {
+pub(crate) enum Crossed {
+    /// A packet of audio, with so many bytes.
+    Audio { codec: Codec, len: usize },
     /// A packet of a telephone-event.
     Event {
-        timestamp: u32,
-        marker: bool,
         payload: EventPayload,
         clock_rate: u32,
         start: u32,
-        is_sensitive: bool,
     },
     /// A telephone-event is over.
-    Finished {
-        event: FinishedEvent,
-        is_sensitive: bool,
-    },
+    Finished(FinishedEvent),
 }
 
 /// Samples for the far end, which come when they come and leave in whole frames at ticks.
@@ -98,7 +124,8 @@ pub fn bridge(
     let (to_first, from_second) = RingBuffer::new(SOUND_PLACES);
     let (cross_to_second, cross_from_first) = RingBuffer::new(CROSSING_PLACES);
     let (cross_to_first, cross_from_second) = RingBuffer::new(CROSSING_PLACES);
-    let end = |far, direction, sound, crossing| {
+    let wanted = [Arc::new(AtomicU8::new(0)), Arc::new(AtomicU8::new(0))];
+    let end = |far, direction, sound, crossing, place: usize| {
         let (sound_out, sound_in) = sound;
         let (crossing_out, crossing_in) = crossing;
         BridgeEnd {
@@ -110,6 +137,10 @@ pub fn bridge(
             crossing_in,
             gathered: Gathered::default(),
             playout: Playout::default(),
+            wanted_here: Arc::clone(&wanted[place]),
+            wanted_there: Arc::clone(&wanted[1 - place]),
+            outgoing: None,
+            incoming: None,
         }
     };
     let here = end(
@@ -117,12 +148,14 @@ pub fn bridge(
         direction,
         (to_second, from_second),
         (cross_to_second, cross_from_second),
+        0,
     );
     let there = end(
         first,
         direction.mirrored(),
         (to_first, from_first),
         (cross_to_first, cross_from_first),
+        1,
     );
     (here, there)
 }
@@ -148,34 +181,109 @@ impl BridgeEnd {
         self.playout.tick = tick;
     }
 
-    /// The next that crossed beside the sound.
-    pub(crate) fn next_crossing(&mut self) -> Option<Crossing> {
-        self.crossing_in.pop().ok()
+    /// What is sent over from here: packets of a codec, or L16 for sound.
+    pub(crate) fn outgoing(&self) -> Codec {
+        self.outgoing.unwrap_or(Codec::L16)
     }
 
-    /// Sends something beside the sound; a full ring loses it.
-    pub(crate) fn cross(&mut self, crossing: Crossing) {
-        // Sixty-four packets in 20 ms are no party's digits.
-        let _ = self.crossing_out.push(crossing);
+    /// What comes over from the other end.
+    pub(crate) fn incoming(&self) -> Codec {
+        self.incoming.map_or(Codec::L16, |(codec, _)| codec)
     }
 
-    /// Sends a packet of a telephone-event; others do not cross.
-    pub(crate) fn cross_event(&mut self, inbound: &Inbound) {
-        if let Content::Event {
-            payload,
-            clock_rate,
-            start,
-        } = inbound.content
-        {
-            self.cross(Crossing::Event {
-                timestamp: inbound.timestamp,
-                marker: inbound.marker,
+    /// Decides anew what crosses: `listener` is what our one listener is sent, `source` what our one
+    /// source sends. True when something changed.
+    pub(crate) fn choose(&mut self, listener: Option<Codec>, source: Option<Codec>) -> bool {
+        let here = listener.map_or(0, number_of);
+        self.wanted_here.store(here, Ordering::Relaxed);
+        let wanted = self.wanted_there.load(Ordering::Relaxed);
+        let outgoing = source.filter(|codec| wanted != 0 && number_of(*codec) == wanted);
+        let is_other = outgoing != self.outgoing;
+        if is_other {
+            self.outgoing = outgoing;
+            self.gathered = Gathered::default();
+        }
+        self.turn_to_sound() || is_other
+    }
+
+    /// Sound that was sent after the last packet says that packets are over.
+    fn turn_to_sound(&mut self) -> bool {
+        let Some((_, last)) = self.incoming else {
+            return false;
+        };
+        let is_over = self.sound_in.peek().is_ok_and(|frame| frame.tick > last);
+        if is_over {
+            self.incoming = None;
+        }
+        is_over
+    }
+
+    /// The next that crossed beside the sound, its payload into `room`. True when another codec comes
+    /// over than before.
+    pub(crate) fn next_crossing(&mut self, room: &mut [u8]) -> Option<(Crossing, bool)> {
+        let crossing = self.crossing_in.pop().ok()?;
+        let mut is_other = false;
+        if let Crossed::Audio { codec, len } = crossing.content {
+            is_other = self.incoming() != codec;
+            self.incoming = Some((codec, crossing.tick));
+            let payload = crossing.payload.get(..len)?;
+            room.get_mut(..len)?.copy_from_slice(payload);
+        }
+        Some((crossing, is_other))
+    }
+
+    /// Sends a packet of a telephone-event, or of audio that crosses as it is.
+    pub(crate) fn cross(&mut self, inbound: &Inbound, payload: &[u8]) {
+        let mut bytes = [0; MAX_CODED];
+        let content = match inbound.content {
+            Content::Event {
                 payload,
                 clock_rate,
                 start,
-                is_sensitive: inbound.is_sensitive,
-            });
-        }
+            } => Crossed::Event {
+                payload,
+                clock_rate,
+                start,
+            },
+            Content::Audio(codec) if self.outgoing == Some(codec) => {
+                let len = payload.len();
+                let Some(room) = bytes.get_mut(..len) else {
+                    return;
+                };
+                room.copy_from_slice(payload);
+                Crossed::Audio { codec, len }
+            }
+            Content::Audio(_) | Content::Unknown => return,
+        };
+        self.push(Crossing {
+            content,
+            epoch: inbound.epoch,
+            sequence: inbound.sequence,
+            timestamp: inbound.timestamp,
+            marker: inbound.marker,
+            is_sensitive: inbound.is_sensitive,
+            tick: self.playout.tick,
+            payload: bytes,
+        });
+    }
+
+    /// Says that a telephone-event is over.
+    pub(crate) fn cross_end(&mut self, event: &FinishedEvent, is_sensitive: bool) {
+        self.push(Crossing {
+            content: Crossed::Finished(*event),
+            epoch: 0,
+            sequence: 0,
+            timestamp: event.timestamp,
+            marker: false,
+            is_sensitive,
+            tick: self.playout.tick,
+            payload: [0; MAX_CODED],
+        });
+    }
+
+    fn push(&mut self, crossing: Crossing) {
+        // A far end that has not ticked for so long has lost more than this.
+        let _ = self.crossing_out.push(crossing);
     }
 
     /// Sound for the far end: L16 as RTP has it (RFC 3551 section 4.5.11), 48 kHz, mono.
@@ -206,6 +314,17 @@ impl BridgeEnd {
     /// Frames that were not there in time since this was last asked.
     pub(crate) fn take_underruns(&mut self) -> u64 {
         std::mem::take(&mut self.playout.underruns)
+    }
+}
+
+/// Zero is none of them, and L16 is never on the wire.
+fn number_of(codec: Codec) -> u8 {
+    match codec {
+        Codec::Pcmu => 1,
+        Codec::Pcma => 2,
+        Codec::G722 => 3,
+        Codec::Opus => 4,
+        Codec::L16 => 0,
     }
 }
 
@@ -286,7 +405,10 @@ impl Playout {
             // It was just looked at.
             let _ = ring.pop();
             if is_due {
-                self.on_played(ring.is_empty());
+                if self.on_played(ring.is_empty()) {
+                    // Waiting for less means leaving a frame out.
+                    let _ = ring.pop();
+                }
                 return Pulled::Samples(MAX_FRAME);
             }
             self.on_late();
@@ -305,17 +427,20 @@ impl Playout {
         self.lag = (self.lag + 1).min(MAX_LAG);
     }
 
-    fn on_played(&mut self, was_just_in_time: bool) {
+    /// True when the next frame is to be left out.
+    fn on_played(&mut self, was_just_in_time: bool) -> bool {
         self.gap_ticks = 0;
         if was_just_in_time || self.lag == 1 {
             self.calm_ticks = 0;
-            return;
+            return false;
         }
         self.calm_ticks += 1;
-        if self.calm_ticks == CALM_TICKS {
-            self.calm_ticks = 0;
-            self.lag -= 1;
+        if self.calm_ticks < CALM_TICKS {
+            return false;
         }
+        self.calm_ticks = 0;
+        self.lag -= 1;
+        true
     }
 }
 
@@ -426,6 +551,57 @@ mod tests {
             heard.push(hear(&mut there, tick + 1));
         }
         assert!(heard[30..].iter().all(|sample| *sample == Some(9)));
+    }
+
+    fn packet(sequence: u64, content: Content) -> Inbound {
+        Inbound {
+            epoch: 3,
+            sequence,
+            timestamp: 160,
+            marker: false,
+            payload: 0..4,
+            content,
+            is_sensitive: false,
+        }
+    }
+
+    #[test]
+    fn packets_cross_as_they_are_while_both_sides_have_one_party_of_a_codec() {
+        let (mut here, mut there) = pair();
+        let pcmu = Some(Codec::Pcmu);
+        assert!(!here.choose(None, pcmu), "nobody listens there");
+        assert!(!there.choose(Some(Codec::Opus), None));
+        assert!(!here.choose(None, pcmu), "another codec");
+        assert!(!there.choose(pcmu, None));
+        assert!(here.choose(None, pcmu));
+        assert_eq!(
+            (here.outgoing(), there.incoming()),
+            (Codec::Pcmu, Codec::L16)
+        );
+        here.on_tick(10);
+        here.cross(&packet(77, Content::Audio(Codec::Pcmu)), &[1, 2, 3, 4]);
+        here.cross(&packet(78, Content::Audio(Codec::Opus)), &[1]);
+        here.cross(
+            &packet(79, Content::Audio(Codec::Pcmu)),
+            &[0; MAX_CODED + 1],
+        );
+        let mut room = [0; MAX_CODED];
+        let (crossing, is_other) = there.next_crossing(&mut room).expect("it crossed");
+        assert!(is_other);
+        assert_eq!((crossing.epoch, crossing.sequence), (3, 77));
+        assert_eq!(room[..4], [1, 2, 3, 4]);
+        assert!(
+            there.next_crossing(&mut room).is_none(),
+            "what does not fit stays"
+        );
+        assert_eq!(there.incoming(), Codec::Pcmu);
+        // A third party comes: sound again, from the first frame on.
+        assert!(!there.choose(None, None));
+        assert!(here.choose(None, pcmu));
+        say(&mut here, 5, MAX_FRAME);
+        here.send(11);
+        assert!(there.choose(None, None), "packets are over");
+        assert_eq!(hear(&mut there, 12), Some(5));
     }
 
     #[test]

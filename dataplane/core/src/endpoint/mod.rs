@@ -19,8 +19,8 @@ use rtpbridge_shared::ipc::vad::VadStart;
 use rtpbridge_shared::ipc::{Event, RequestError};
 use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, IceState};
 
-pub(crate) use self::bridge::Crossing;
 pub use self::bridge::{BridgeEnd, bridge};
+pub(crate) use self::bridge::{Crossed, Crossing};
 pub(crate) use self::file::FileEndpoint;
 pub use self::file::{OpenedFile, PlayOrder};
 pub(crate) use self::leg::{
@@ -180,7 +180,10 @@ impl Endpoint {
             sends: is_live && direction.party_sends(),
             receives: is_live && direction.party_receives(),
             incoming: self.incoming_codec(),
-            outgoing: self.sending_codec(),
+            outgoing: match &self.kind {
+                Kind::Bridge(bridge) => Some(bridge.outgoing()),
+                _ => self.sending_codec(),
+            },
         }
     }
 
@@ -193,9 +196,10 @@ impl Endpoint {
 
     /// What it sends; L16 stands for PCM that is pulled.
     pub(crate) fn incoming_codec(&self) -> Option<Codec> {
-        match self.leg() {
-            Some(leg) => leg.incoming_codec(),
-            None => self.pcm_rate(8000).map(|_| Codec::L16),
+        match (&self.kind, self.leg()) {
+            (Kind::Bridge(bridge), _) => Some(bridge.incoming()),
+            (_, Some(leg)) => leg.incoming_codec(),
+            (_, None) => self.pcm_rate(8000).map(|_| Codec::L16),
         }
     }
 

@@ -5,10 +5,12 @@ use rtpbridge_shared::id::EndpointId;
 use rtpbridge_shared::ipc::RequestError;
 
 use super::engine::Session;
-use super::input::EndpointKey;
+use super::input::{EndpointKey, PacketBuffer};
 use super::output::Outbox;
+use super::plan::Feed;
 use super::transfer::DetachedEndpoint;
-use crate::endpoint::{BridgeEnd, Content, Crossing, Endpoint, Inbound};
+use crate::codec::Codec;
+use crate::endpoint::{BridgeEnd, Content, Crossed, Crossing, Endpoint, Inbound};
 use crate::mixer::Tick;
 use crate::time::{Instant, Moment};
 
@@ -51,13 +53,8 @@ impl Session {
                 continue;
             };
             bridge.on_tick(tick.index);
-            for _ in 0..MAX_CROSSINGS {
-                let crossing = self.bridge_mut(key).and_then(BridgeEnd::next_crossing);
-                let Some(crossing) = crossing else {
-                    break;
-                };
-                self.on_crossing(key, crossing, now, out);
-            }
+            self.choose_codecs(key, now);
+            self.run_crossings(key, now, out);
         }
         let is_lost =
             |endpoint: &Endpoint| endpoint.as_bridge().is_some_and(BridgeEnd::is_abandoned);
@@ -84,47 +81,91 @@ impl Session {
         self.endpoints.get_mut(key)?.as_bridge_mut()
     }
 
+    /// Sound crosses as packets where there is one party on each side, and both have one codec.
+    /// Recordings want sound.
+    fn choose_codecs(&mut self, key: EndpointKey, now: Moment) {
+        let listener = match self.plan.routes_from(key) {
+            [route] if self.recordings.is_empty() => Some(route.destination),
+            _ => None,
+        };
+        let is_ours = |listener: &EndpointKey| only_source(self.plan.feed(*listener)) == Some(key);
+        let listener = listener.filter(is_ours);
+        let listener = listener.and_then(|listener| self.endpoints.get(listener));
+        let listener = listener.and_then(|listener| listener.leg()?.sending_codec());
+        let source = only_source(self.plan.feed(key));
+        let source = source.and_then(|source| self.endpoints.get(source));
+        let source = source.and_then(|source| source.leg()?.incoming_codec());
+        if let Some(bridge) = self.bridge_mut(key)
+            && bridge.choose(listener, source)
+        {
+            self.replan(now.at);
+        }
+    }
+
+    fn run_crossings(&mut self, key: EndpointKey, now: Moment, out: &mut dyn Outbox) {
+        let mut buffer = self.crossing_buffer.take().unwrap_or_default();
+        for _ in 0..MAX_CROSSINGS {
+            let bridge = self.bridge_mut(key);
+            let next = bridge.and_then(|bridge| bridge.next_crossing(buffer.space()));
+            let Some((crossing, is_other)) = next else {
+                break;
+            };
+            if is_other {
+                self.replan(now.at);
+            }
+            self.on_crossing(key, &crossing, &mut buffer, now, out);
+        }
+        self.crossing_buffer = Some(buffer);
+    }
+
     fn on_crossing(
         &mut self,
         key: EndpointKey,
-        crossing: Crossing,
+        crossing: &Crossing,
+        buffer: &mut PacketBuffer,
         now: Moment,
         out: &mut dyn Outbox,
     ) {
-        match crossing {
-            Crossing::Event {
-                timestamp,
-                marker,
+        let mut len = 0;
+        let content = match crossing.content {
+            Crossed::Audio { codec, len: bytes } => {
+                len = bytes;
+                Content::Audio(codec)
+            }
+            Crossed::Event {
                 payload,
                 clock_rate,
                 start,
-                is_sensitive,
-            } => {
-                self.crossed = self.crossed.wrapping_add(1);
-                let inbound = Inbound {
-                    epoch: 0,
-                    sequence: self.crossed,
-                    timestamp,
-                    marker,
-                    payload: 0..0,
-                    content: Content::Event {
-                        payload,
-                        clock_rate,
-                        start,
-                    },
-                    is_sensitive,
-                };
-                self.pass_event(key, &inbound, now, out);
-            }
-            Crossing::Finished {
-                event,
-                is_sensitive,
-            } => {
-                if self.tell_listeners(key, &event, is_sensitive) {
+            } => Content::Event {
+                payload,
+                clock_rate,
+                start,
+            },
+            Crossed::Finished(event) => {
+                if self.tell_listeners(key, &event, crossing.is_sensitive) {
                     self.wake_by(Some(now.at));
                 }
+                return;
             }
-        }
+        };
+        buffer.set_len(len);
+        // Beside sound there is no stream of packets in which digits could have a place.
+        let incoming = self.bridge_mut(key).map(|bridge| bridge.incoming());
+        self.crossed = self.crossed.wrapping_add(1);
+        let (epoch, sequence) = match incoming {
+            None | Some(Codec::L16) => (0, self.crossed),
+            Some(_) => (crossing.epoch.wrapping_add(1).max(1), crossing.sequence),
+        };
+        let inbound = Inbound {
+            epoch,
+            sequence,
+            timestamp: crossing.timestamp,
+            marker: crossing.marker,
+            payload: 0..len,
+            content,
+            is_sensitive: crossing.is_sensitive,
+        };
+        self.forward(key, &inbound, buffer, now, out);
     }
 
     /// The other end is gone.
@@ -137,5 +178,12 @@ impl Session {
             out.recordings_ended(ended);
         }
         self.on_endpoints_changed(now);
+    }
+}
+
+fn only_source(feed: &Feed) -> Option<EndpointKey> {
+    match feed {
+        Feed::Forward { source } | Feed::Transcode { source, .. } => Some(*source),
+        Feed::Nothing | Feed::Mix { .. } => None,
     }
 }

@@ -20,7 +20,7 @@ use super::sound::Sound;
 use super::stats::Subscription;
 use super::taps::Recordings;
 use crate::dtmf::receiver::FinishedEvent;
-use crate::endpoint::{Crossing, Endpoint, Sinks, States};
+use crate::endpoint::{Endpoint, Sinks, States};
 use crate::entropy::Entropy;
 use crate::time::{Instant, Moment};
 
@@ -47,6 +47,8 @@ pub struct Session {
     pub(super) liveness: Liveness,
     /// Packets that came over bridges.
     pub(super) crossed: u64,
+    /// Where they are put down.
+    pub(super) crossing_buffer: Option<Box<PacketBuffer>>,
     deadline: Option<Instant>,
 }
 
@@ -89,6 +91,7 @@ impl Session {
             subscription: None,
             liveness,
             crossed: 0,
+            crossing_buffer: None,
             deadline: None,
         };
         session.reschedule();
@@ -419,10 +422,7 @@ impl Session {
                 continue;
             };
             if let Some(bridge) = destination.as_bridge_mut() {
-                bridge.cross(Crossing::Finished {
-                    event: *finished,
-                    is_sensitive,
-                });
+                bridge.cross_end(finished, is_sensitive);
             } else if let Some(leg) = destination.leg_mut() {
                 is_due |= leg.on_event_finished(source.0, finished, is_sensitive);
             }

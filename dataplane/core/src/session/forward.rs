@@ -28,7 +28,8 @@ impl Session {
                 continue;
             };
             if let Some(bridge) = destination.as_bridge_mut() {
-                bridge.cross_event(inbound);
+                let payload = buffer.datagram().get(inbound.payload.clone());
+                bridge.cross(inbound, payload.unwrap_or_default());
                 is_transcoded |= route.handling == Handling::Transcode;
                 is_mixed |= route.handling == Handling::Mix;
                 continue;
@@ -68,30 +69,6 @@ impl Session {
         }
         if is_transcoded || self.is_tapped(source) {
             self.transcode(source, codec, inbound, payload, now, out);
-        }
-    }
-
-    /// Sends a telephone-event that came over a bridge to everybody who is to hear it.
-    pub(super) fn pass_event(
-        &mut self,
-        source: EndpointKey,
-        inbound: &Inbound,
-        now: Moment,
-        out: &mut dyn Outbox,
-    ) {
-        for route in self.plan.routes_from(source) {
-            let Some(destination) = self.endpoints.get_mut(route.destination) else {
-                continue;
-            };
-            let path = destination.media_path();
-            let recordings = &mut self.recordings;
-            let sinks = &mut Sinks {
-                recordings,
-                out: &mut *out,
-            };
-            if let Some(leg) = destination.leg_mut() {
-                leg.forward_event(source.0, inbound, route.handling, now, path, sinks);
-            }
         }
     }
 }

@@ -84,6 +84,82 @@ fn a_bridge_of_one_direction_carries_one() {
     assert_eq!(end.codec, Some(Codec::L16));
 }
 
+/// Everybody says the next 20 ms, and time passes.
+fn converse(worlds: &mut [(&mut World, &mut Party)], frames: usize) {
+    for _ in 0..frames {
+        for (world, party) in &mut *worlds {
+            world.talk(party);
+        }
+        for (world, _) in &mut *worlds {
+            world.pass(20);
+        }
+    }
+}
+
+/// Sequence numbers that payloads tell.
+fn named(packets: &[(RtpHeader, Vec<u8>)]) -> Vec<u16> {
+    let name = |(_, payload): &(RtpHeader, Vec<u8>)| u16::from_be_bytes([payload[0], payload[1]]);
+    packets.iter().map(name).collect()
+}
+
+#[test]
+fn between_two_parties_of_one_codec_packets_cross_untouched() {
+    let (mut here, mut there) = (World::new(), World::new());
+    let mut one = here.join(PCMU, Direction::Sendrecv);
+    let mut other = there.join(PCMU, Direction::Sendrecv);
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    let before = one.sequence;
+    there.take_rtp(&other);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 50);
+    let heard = there.take_rtp(&other);
+    assert_continuous(&heard, 160);
+    let names = named(&heard);
+    assert!((49..=51).contains(&names.len()), "{}", names.len());
+    let expected: Vec<u16> = (0..names.len() as u16)
+        .map(|n| names[0].wrapping_add(n))
+        .collect();
+    assert_eq!(names, expected);
+    assert!(names[0].wrapping_sub(before.wrapping_sub(2)) <= 3);
+    // Digits keep their place among them.
+    press(&mut here, &mut one, '7', 100, 101);
+    there.pass(200);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 5);
+    let heard = there.take_rtp(&other);
+    assert!(events_in(&heard, 101).iter().any(|(_, event)| event.end));
+    for pair in heard.windows(2) {
+        assert_eq!(pair[1].0.sequence, pair[0].0.sequence.wrapping_add(1));
+    }
+}
+
+#[test]
+fn a_third_party_turns_packets_into_sound_and_its_leaving_turns_them_back() {
+    let (mut here, mut there) = (World::new(), World::new());
+    let mut one = here.join(PCMU, Direction::Sendrecv);
+    let mut other = there.join(PCMU, Direction::Sendrecv);
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    let third = there.join("8 101", Direction::Recvonly);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    there.take_rtp(&third);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    let mixed = there.take_rtp(&third);
+    assert!((18..=21).contains(&mixed.len()), "{}", mixed.len());
+    let removed = there
+        .session
+        .remove_endpoint(there.now, third.id, &mut there.out);
+    assert!(removed.is_ok());
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    there.take_rtp(&other);
+    converse(&mut [(&mut here, &mut one), (&mut there, &mut other)], 20);
+    let names = named(&there.take_rtp(&other));
+    let expected: Vec<u16> = (0..names.len() as u16)
+        .map(|n| names[0].wrapping_add(n))
+        .collect();
+    assert_eq!(names, expected, "untouched again");
+    assert_eq!(there.out.counters.transcode_errors, 0);
+}
+
 #[test]
 fn what_a_bridge_adds_is_one_tick() {
     let (mut here, mut there) = (World::new(), World::new());
