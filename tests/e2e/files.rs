@@ -436,3 +436,29 @@ fn a_file_plays_on_while_control_is_away_and_its_end_is_told_to_who_comes_next()
     assert_eq!(finished["reason"], "completed");
     assert!(finished["seq"].is_u64(), "{finished}");
 }
+
+#[test]
+fn a_file_that_decodes_to_very_much_takes_little_memory() {
+    let server = Server::builder()
+        .set("max_endpoints_per_session", 0)
+        .start();
+    let graph = "anullsrc=sample_rate=48000:channel_layout=5.1:duration=1800";
+    let flac = make(&media(&server), "long.flac", graph, &[]);
+    let ratio = 1800 * 48000 * 12 / fs::metadata(flac).unwrap().len();
+    assert!(ratio > 500, "only {ratio} bytes from one");
+    let resident = |server: &Server| {
+        let statm = format!("/proc/{}/statm", server.dataplane_pid());
+        let statm = fs::read_to_string(statm).unwrap();
+        let pages = statm.split(' ').nth(1).unwrap();
+        pages.parse::<u64>().unwrap() * 4096
+    };
+    let (mut client, _) = server.session();
+    let before = resident(&server);
+    for n in 0..20 {
+        let extra = json!({"loop_count": null, "start_ms": n * 60_000});
+        play(&mut client, "long.flac", extra);
+    }
+    client.expect_no_event("endpoint.file.finished", Duration::from_secs(2));
+    let grown = resident(&server).saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes more");
+}

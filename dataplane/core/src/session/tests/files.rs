@@ -5,9 +5,10 @@ use rtpbridge_shared::ipc::RequestError;
 use rtpbridge_shared::ipc::playback::{FetchOrder, FileCreate, FileSeek, FileSource};
 use rtpbridge_shared::ipc::recording::RecordingStart;
 use rtpbridge_shared::ipc::session::EndpointDetails;
-use rtpbridge_shared::vocab::{EndpointState, FinishReason};
+use rtpbridge_shared::vocab::{Codec, EndpointState, FinishReason};
 
 use super::*;
+use crate::codec::{Decoder, probe};
 use crate::playback::{FeedProgress, PcmFeed};
 
 /// A decoder that holds a file of so many samples, and may break off after so many.
@@ -18,6 +19,9 @@ struct Reel {
     left: usize,
     broken: bool,
     sought: Option<u64>,
+    /// What is on it: a sine of −10 dBFS, or a constant.
+    frequency: Option<f64>,
+    played: usize,
 }
 
 impl Tape {
@@ -26,7 +30,15 @@ impl Tape {
             left: ms * 48,
             broken: false,
             sought: None,
+            frequency: None,
+            played: 0,
         })))
+    }
+
+    fn of_tone(frequency: f64, ms: usize) -> Self {
+        let tape = Self::of_ms(ms);
+        tape.0.lock().expect("lock").frequency = Some(frequency);
+        tape
     }
 
     fn broken(self) -> Self {
@@ -59,7 +71,12 @@ impl PcmFeed for Tape {
     fn pop(&mut self, out: &mut [i16]) -> usize {
         let mut reel = self.0.lock().expect("lock");
         let count = out.len().min(reel.left);
-        out[..count].fill(1000);
+        for (n, sample) in (reel.played..).zip(&mut out[..count]) {
+            let turns = reel.frequency.map(|hz| hz * n as f64 / 48000.0);
+            let sine = turns.map(|turns| (std::f64::consts::TAU * turns).sin());
+            *sample = sine.map_or(1000, |sine| (probe::amplitude(-10.0) * sine) as i16);
+        }
+        reel.played += count;
         reel.left -= count;
         count
     }
@@ -393,4 +410,36 @@ fn a_playing_file_keeps_its_session_alive_and_a_paused_one_does_not() {
     assert_eq!(pause(&mut world), Ok(()));
     world.pass(3000);
     assert_eq!(world.out.ended.len(), 1);
+}
+
+#[test]
+fn each_listener_hears_the_file_at_the_quality_of_its_own_codec() {
+    let mut world = World::new();
+    let wide = world.join("111 110", Direction::Recvonly);
+    let middle = world.join("9 101", Direction::Recvonly);
+    let narrow = world.join(PCMU, Direction::Recvonly);
+    play_local(&mut world, &Tape::of_tone(10_000.0, 2000), false);
+    world.pass(2100);
+    let mut level = |party: &Party, codec: Codec| {
+        let rate_hz = crate::codec::audio_rate(codec);
+        let mut decoder = Decoder::new(codec, rate_hz).expect("its own rate");
+        let (mut room, mut pcm) = (vec![0; 5760], Vec::new());
+        for (_, payload) in world.take_rtp(party) {
+            let count = decoder.decode(&payload, &mut room).expect("we encode well");
+            pcm.extend_from_slice(&room[..count]);
+        }
+        let seconds = pcm.len() as f64 / f64::from(rate_hz);
+        assert!((seconds - 2.0).abs() < 0.03, "{codec:?}: {seconds} s");
+        // Past the beginning and short of the end, which the encoder shapes.
+        let steady = &pcm[pcm.len() / 4..pcm.len() * 3 / 4];
+        let squares = steady.iter().map(|sample| f64::from(*sample).powi(2));
+        let mean = squares.sum::<f64>() / steady.len() as f64;
+        10.0 * (mean.max(1.0) / 32768.0_f64.powi(2)).log10()
+    };
+    let heard = level(&wide, Codec::Opus);
+    assert!((-18.0..-8.0).contains(&heard), "10 kHz at {heard} dBFS");
+    for (party, codec) in [(&middle, Codec::G722), (&narrow, Codec::Pcmu)] {
+        let left = level(party, codec);
+        assert!(left < -50.0, "{codec:?} aliases 10 kHz at {left} dBFS");
+    }
 }
