@@ -200,7 +200,7 @@ fn many_who_ask_for_one_url_share_its_download_and_each_keeps_its_own_patience()
     let mut calls: Vec<_> = (0..10)
         .map(|_| {
             let (mut client, _) = server.session();
-            let file = play(&mut client, &url, json!({}));
+            let file = play(&mut client, &url, json!({"shared": true}));
             (client, file)
         })
         .collect();
@@ -213,6 +213,7 @@ fn many_who_ask_for_one_url_share_its_download_and_each_keeps_its_own_patience()
         assert_eq!(expect_finished(client, file)["reason"], "completed");
     }
     assert_eq!(web.asked("/tone.wav").len(), 1);
+    assert_eq!(server.metric("rtpbridge_file_decodes_total"), 1.0);
 }
 
 #[test]
