@@ -55,6 +55,8 @@ pub struct BridgeEnd {
     outgoing: Option<Codec>,
     /// The codec whose packets come over, and the tick of the last; none for sound.
     incoming: Option<(Codec, u64)>,
+    /// The longest packet that came over and could not be passed on as it is, ms.
+    longest_ms: u16,
 }
 
 /// 20 ms on their way, and the tick at which they were sent.
@@ -141,6 +143,7 @@ pub fn bridge(
             wanted_there: Arc::clone(&wanted[1 - place]),
             outgoing: None,
             incoming: None,
+            longest_ms: 0,
         }
     };
     let here = end(
@@ -189,6 +192,16 @@ impl BridgeEnd {
     /// What comes over from the other end.
     pub(crate) fn incoming(&self) -> Codec {
         self.incoming.map_or(Codec::L16, |(codec, _)| codec)
+    }
+
+    /// A packet of `ms` came over that our listener does not take: sound is to come.
+    pub(crate) fn on_too_long(&mut self, ms: u16) {
+        self.longest_ms = self.longest_ms.max(ms);
+    }
+
+    /// See [`on_too_long`](Self::on_too_long).
+    pub(crate) fn longest_ms(&self) -> u16 {
+        self.longest_ms
     }
 
     /// Decides anew what crosses: `listener` is what our one listener is sent, `source` what our one

@@ -48,6 +48,8 @@ pub(crate) struct MediaLeg {
     event_format: Option<AgreedTelephoneEvent>,
     /// Length of the packets that we encode, ms.
     packet_time_ms: u8,
+    /// The longest packet that the party takes, ms.
+    maxptime_ms: Option<u16>,
     opus: OpusParameters,
     inbound: InboundState,
     pub(super) stream: OutgoingStream,
@@ -115,6 +117,8 @@ struct InboundState {
     codec: Option<Codec>,
     /// When the source last changed its codec.
     codec_changed_at: Option<Instant>,
+    /// The longest packet that somebody could not be sent as it is, ms.
+    longest_ms: u16,
 }
 
 impl Keys {
@@ -135,6 +139,7 @@ impl MediaLeg {
             codec: None,
             event_format: None,
             packet_time_ms: 20,
+            maxptime_ms: None,
             opus: OpusParameters::default(),
             inbound: InboundState::default(),
             stream: OutgoingStream::new(entropy, DEFAULT_CLOCK),
@@ -170,6 +175,7 @@ impl MediaLeg {
         self.mid = mid_extension(agreement);
         self.packet_time_ms = u8::try_from(agreement.packet_time_ms).unwrap_or(u8::MAX);
         self.opus = agreement.opus;
+        self.maxptime_ms = agreement.maxptime_ms;
         self.track.interrupt();
         self.control.start(entropy, now);
     }

@@ -184,6 +184,8 @@ impl Endpoint {
                 Kind::Bridge(bridge) => Some(bridge.outgoing()),
                 _ => self.sending_codec(),
             },
+            longest_ms: self.longest_ms(),
+            maxptime_ms: self.leg().and_then(MediaLeg::maxptime_ms),
         }
     }
 
@@ -191,6 +193,26 @@ impl Endpoint {
         match &self.kind {
             Kind::Bridge(_) => Some(Codec::L16),
             _ => self.leg().and_then(MediaLeg::sending_codec),
+        }
+    }
+
+    /// It sent a packet of `ms` that somebody does not take.
+    pub(crate) fn on_too_long(&mut self, ms: u16) {
+        match &mut self.kind {
+            Kind::Bridge(bridge) => bridge.on_too_long(ms),
+            _ => {
+                if let Some(leg) = self.leg_mut() {
+                    leg.on_too_long(ms);
+                }
+            }
+        }
+    }
+
+    /// See [`on_too_long`](Self::on_too_long).
+    pub(crate) fn longest_ms(&self) -> u16 {
+        match &self.kind {
+            Kind::Bridge(bridge) => bridge.longest_ms(),
+            _ => self.leg().map_or(0, MediaLeg::longest_ms),
         }
     }
 

@@ -35,6 +35,8 @@ struct Party<K> {
     sends: bool,
     hears: Option<TargetFormat>,
     is_bridge: bool,
+    /// What it loses, percent.
+    loss_percent: u8,
     pcm: Vec<i16>,
     contribution: Contribution,
     /// Ticks since it was last heard.
@@ -90,6 +92,7 @@ impl<K: Copy + PartialEq> Bus<K> {
                 sends,
                 hears,
                 is_bridge: false,
+                loss_percent: 0,
                 pcm: vec![0; samples],
                 contribution: Contribution::None,
                 // Who has never been heard has no history to leave.
@@ -106,6 +109,16 @@ impl<K: Copy + PartialEq> Bus<K> {
     pub fn set_bridge(&mut self, key: K, is_bridge: bool) {
         if let Some(party) = self.parties.iter_mut().find(|party| party.key == key) {
             party.is_bridge = is_bridge;
+        }
+    }
+
+    /// What a party loses of what it is sent, in percent, for the encoder that is its own.
+    pub fn set_expected_loss(&mut self, key: K, percent: u8) {
+        if let Some(party) = self.parties.iter_mut().find(|party| party.key == key) {
+            party.loss_percent = percent;
+            if let Some(own) = &mut party.own {
+                own.fanout.set_expected_loss(&own.format, percent);
+            }
         }
     }
 
@@ -227,7 +240,10 @@ impl<K: Copy + PartialEq> Bus<K> {
         let mut own = match party.own.take() {
             Some(own) => own,
             None => match Leg::new(format, self.rate_hz) {
-                Ok(own) => own,
+                Ok(mut own) => {
+                    own.fanout.set_expected_loss(&format, party.loss_percent);
+                    own
+                }
                 Err(_) => {
                     self.errors += 1;
                     return;

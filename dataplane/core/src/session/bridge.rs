@@ -10,7 +10,7 @@ use super::output::Outbox;
 use super::plan::Feed;
 use super::transfer::DetachedEndpoint;
 use crate::codec::Codec;
-use crate::endpoint::{BridgeEnd, Content, Crossed, Crossing, Endpoint, Inbound};
+use crate::endpoint::{BridgeEnd, Content, Crossed, Crossing, Endpoint, Inbound, MediaLeg};
 use crate::mixer::Tick;
 use crate::time::{Instant, Moment};
 
@@ -91,7 +91,11 @@ impl Session {
         let is_ours = |listener: &EndpointKey| only_source(self.plan.feed(*listener)) == Some(key);
         let listener = listener.filter(is_ours);
         let listener = listener.and_then(|listener| self.endpoints.get(listener));
-        let listener = listener.and_then(|listener| listener.leg()?.sending_codec());
+        let longest_ms = self.endpoints.get(key).map_or(0, Endpoint::longest_ms);
+        let listener = listener
+            .and_then(Endpoint::leg)
+            .filter(|leg| leg.maxptime_ms().is_none_or(|most| longest_ms <= most));
+        let listener = listener.and_then(MediaLeg::sending_codec);
         let source = only_source(self.plan.feed(key));
         let source = source.and_then(|source| self.endpoints.get(source));
         let source = source.and_then(|source| source.leg()?.incoming_codec());

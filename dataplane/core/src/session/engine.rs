@@ -20,7 +20,7 @@ use super::sound::Sound;
 use super::stats::Subscription;
 use super::taps::Recordings;
 use crate::dtmf::receiver::FinishedEvent;
-use crate::endpoint::{Endpoint, Sinks, States};
+use crate::endpoint::{Endpoint, MediaLeg, Sinks, States};
 use crate::entropy::Entropy;
 use crate::time::{Instant, Moment};
 
@@ -181,6 +181,9 @@ impl Session {
         }
         if heard.is_activity {
             self.liveness.on_activity(arrival.at);
+            if heard.inbound.is_none() {
+                self.on_control(endpoint);
+            }
         }
         if let Some((ssrc_list, reason)) = heard.goodbye {
             let goodbye = Event::RtcpBye {
@@ -287,6 +290,16 @@ impl Session {
         self.liveness.on_endpoints(are_none, now);
         self.replan(now);
         self.reschedule();
+    }
+
+    /// The party's reports may say that it loses more or less than before.
+    fn on_control(&mut self, key: EndpointKey) {
+        let leg = self.endpoints.get(key).and_then(Endpoint::leg);
+        if let Some(sound) = &mut self.sound
+            && let Some(percent) = leg.and_then(MediaLeg::peer_loss_percent)
+        {
+            sound.on_peer_loss(key, percent, &self.endpoints);
+        }
     }
 
     /// Decides anew who hears whom. Destinations whose feed changed go on where they are.

@@ -23,6 +23,7 @@ impl Session {
         out: &mut dyn Outbox,
     ) {
         let (mut is_transcoded, mut is_mixed) = (false, false);
+        let mut too_long_ms = None;
         for route in self.plan.routes_from(source) {
             let Some(destination) = self.endpoints.get_mut(route.destination) else {
                 continue;
@@ -44,8 +45,11 @@ impl Session {
                 out: &mut *out,
             };
             match (inbound.content, route.handling) {
-                (Content::Audio(_), Handling::Forward) => {
-                    leg.forward_audio(source.0, inbound, buffer, now, path, sinks);
+                (Content::Audio(codec), Handling::Forward) => {
+                    match leg.too_long_ms(codec, inbound, buffer) {
+                        None => leg.forward_audio(source.0, inbound, buffer, now, path, sinks),
+                        too_long => too_long_ms = too_long,
+                    }
                 }
                 (Content::Audio(_), Handling::Transcode) => is_transcoded = true,
                 (Content::Audio(_), Handling::Mix) => is_mixed = true,
@@ -55,6 +59,10 @@ impl Session {
                 (Content::Unknown, Handling::Forward) => leg.withhold(source.0, inbound),
                 (Content::Audio(_), Handling::EventsOnly) | (Content::Unknown, _) => {}
             }
+        }
+        if let Some(ms) = too_long_ms {
+            is_transcoded = true;
+            self.on_too_long(source, ms, now);
         }
         if self.sound.is_none() {
             return;
@@ -69,6 +77,14 @@ impl Session {
         }
         if is_transcoded || self.is_tapped(source) {
             self.transcode(source, codec, inbound, payload, now, out);
+        }
+    }
+
+    /// Somebody takes no packets as long as this source sends them.
+    fn on_too_long(&mut self, source: EndpointKey, ms: u16, now: Moment) {
+        if let Some(source) = self.endpoints.get_mut(source) {
+            source.on_too_long(ms);
+            self.replan(now.at);
         }
     }
 }

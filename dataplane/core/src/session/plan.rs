@@ -22,6 +22,10 @@ pub struct EndpointView {
     pub incoming: Option<Codec>,
     /// What it is to be sent.
     pub outgoing: Option<Codec>,
+    /// The longest packet that it sent to somebody who does not take such, ms.
+    pub longest_ms: u16,
+    /// The longest packet that it takes, ms.
+    pub maxptime_ms: Option<u16>,
 }
 
 /// Where a destination's audio comes from.
@@ -172,9 +176,16 @@ fn feed(destination: &EndpointView, views: &[EndpointView]) -> Feed {
     match first.incoming {
         None => Feed::Nothing,
         // L16 is never on the wire: it stands for PCM that passes through a pipeline.
-        Some(from) if from == to && to != Codec::L16 => Feed::Forward { source },
+        Some(from) if from == to && to != Codec::L16 && takes_packets(destination, first) => {
+            Feed::Forward { source }
+        }
         Some(from) => Feed::Transcode { source, from, to },
     }
+}
+
+fn takes_packets(destination: &EndpointView, source: &EndpointView) -> bool {
+    let longest = destination.maxptime_ms;
+    longest.is_none_or(|longest| source.longest_ms <= longest)
 }
 
 fn handling(feed: &Feed) -> Handling {
@@ -198,6 +209,8 @@ mod tests {
             receives: true,
             incoming: Some(codec),
             outgoing: Some(codec),
+            longest_ms: 0,
+            maxptime_ms: None,
         }
     }
 
@@ -218,6 +231,24 @@ mod tests {
         };
         assert_eq!(plan.routes_from(EndpointKey(1)), [route]);
         assert_eq!(plan.routes_from(EndpointKey(9)), []);
+    }
+
+    #[test]
+    fn packets_that_are_too_long_are_made_anew() {
+        let mut source = view(1, Codec::Pcmu);
+        source.longest_ms = 60;
+        let mut destination = view(2, Codec::Pcmu);
+        destination.maxptime_ms = Some(60);
+        let plan = RoutePlan::build(&[source, destination]);
+        assert_eq!(plan.feed(EndpointKey(2)), &forward(1));
+        destination.maxptime_ms = Some(20);
+        let plan = RoutePlan::build(&[source, destination]);
+        let made_anew = Feed::Transcode {
+            source: EndpointKey(1),
+            from: Codec::Pcmu,
+            to: Codec::Pcmu,
+        };
+        assert_eq!(plan.feed(EndpointKey(2)), &made_anew);
     }
 
     #[test]

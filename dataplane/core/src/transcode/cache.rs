@@ -58,7 +58,7 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
     }
 
     /// Takes a packet of `key`, whose codec is `codec`, for listeners of `wanted`. With `tapped` the
-    /// sink also gets the decoded sound. A changed codec begins anew.
+    /// sink also gets the decoded sound. A changed codec begins anew, and so do packets after PCM.
     ///
     /// # Errors
     /// The sound that the tap wants cannot be had.
@@ -70,10 +70,8 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         (wanted, tapped): (&[TargetFormat], bool),
         sink: &mut impl TranscodeSink,
     ) -> Result<(), CodecError> {
-        if self
-            .transcoder(key)
-            .is_some_and(|transcoder| transcoder.codec() != codec)
-        {
+        let known = self.transcoder(key).map(|transcoder| transcoder.codec());
+        if known != Some(codec) {
             self.remove_source(key);
         }
         self.prepare(key, wanted, || {
@@ -94,7 +92,8 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         }
     }
 
-    /// Takes the next samples of a file, a tone, a bridge or a mix. A changed rate begins anew.
+    /// Takes the next samples of a file, a tone, a bridge or a mix. A changed rate begins anew, and so
+    /// does PCM after packets.
     pub fn handle_pcm(
         &mut self,
         (key, rate_hz): (S, u32),
@@ -102,10 +101,7 @@ impl<S: Copy + PartialEq> TranscodeCache<S> {
         wanted: &[TargetFormat],
         sink: &mut impl TranscodeSink,
     ) {
-        if self
-            .fanout(key)
-            .is_some_and(|fanout| fanout.rate_hz() != rate_hz)
-        {
+        if self.fanout(key).map(|fanout| fanout.rate_hz()) != Some(rate_hz) {
             self.remove_source(key);
         }
         self.prepare(key, wanted, || Source::Pcm(Box::new(Fanout::new(rate_hz))));

@@ -2,13 +2,14 @@
 
 use rtpbridge_shared::ipc::recording::StreamDirection;
 
-use super::{MediaLeg, Path, Sinks};
+use super::{Inbound, MediaLeg, Path, Sinks};
+use crate::codec::Codec;
 use crate::codec::opus::OpusSettings;
 use crate::rtp::frame_track::FrameMaker;
-use crate::session::{EngineConfig, RecordKind};
+use crate::session::{EngineConfig, PacketBuffer, RecordKind};
 use crate::srtp::suite::MAX_RTP_OVERHEAD;
 use crate::time::Moment;
-use crate::transcode::{EncodedFrame, TargetFormat};
+use crate::transcode::{EncodedFrame, TargetFormat, packet_clock_ticks};
 
 /// Where packets of our own are put together; one for all legs of a session.
 pub(crate) struct PacketArea(Box<[u8; PacketArea::SIZE]>);
@@ -52,6 +53,43 @@ impl MediaLeg {
             dtx: asked.use_dtx,
         };
         Some(TargetFormat::new(codec, self.packet_time_ms, settings))
+    }
+
+    /// The longest packet that the party takes, ms.
+    pub(crate) fn maxptime_ms(&self) -> Option<u16> {
+        self.maxptime_ms
+    }
+
+    /// How long a packet is, ms, if that is longer than the party takes. One branch where it takes
+    /// any.
+    #[inline]
+    pub(crate) fn too_long_ms(
+        &self,
+        codec: Codec,
+        inbound: &Inbound,
+        buffer: &PacketBuffer,
+    ) -> Option<u16> {
+        let longest = self.maxptime_ms?;
+        let payload = buffer.datagram().get(inbound.payload.clone())?;
+        let ticks = packet_clock_ticks(codec, payload).ok()?;
+        let ms = u16::try_from(ticks / (codec.clock_rate() / 1000)).unwrap_or(u16::MAX);
+        (ms > longest).then_some(ms)
+    }
+
+    /// The party sent a packet of `ms` that somebody does not take.
+    pub(crate) fn on_too_long(&mut self, ms: u16) {
+        self.inbound.longest_ms = self.inbound.longest_ms.max(ms);
+    }
+
+    /// See [`on_too_long`](Self::on_too_long).
+    pub(crate) fn longest_ms(&self) -> u16 {
+        self.inbound.longest_ms
+    }
+
+    /// How much of what it is sent the party loses, as it last said, in percent.
+    pub(crate) fn peer_loss_percent(&self) -> Option<u8> {
+        let fraction = self.control.peer_fraction_lost()?;
+        Some((u32::from(fraction) * 100).div_ceil(256) as u8)
     }
 
     /// Sends a frame that `maker` encoded for the party. Without a path, or while a digit is being

@@ -120,6 +120,11 @@ impl Mix {
         self.inputs.iter().any(|input| input.key == source)
     }
 
+    /// What a destination loses, in percent.
+    pub(super) fn set_expected_loss(&mut self, key: EndpointKey, percent: u8) {
+        self.bus.set_expected_loss(key, percent);
+    }
+
     /// Takes a packet when it arrives.
     pub(super) fn handle_packet(
         &mut self,

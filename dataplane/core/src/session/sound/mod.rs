@@ -144,6 +144,26 @@ impl Sound {
         tapped.any(|source| source.key == key)
     }
 
+    /// A destination said what it loses: encoders that it listens to are to expect what the worst of
+    /// their listeners loses.
+    pub(super) fn on_peer_loss(&mut self, key: EndpointKey, percent: u8, endpoints: &Endpoints) {
+        if let Some(mix) = &mut self.mix {
+            mix.set_expected_loss(key, percent);
+        }
+        for source in &self.sources {
+            let listeners = &source.listeners;
+            let place = listeners.places.iter().find(|(_, who)| *who == key);
+            let Some((place, _)) = place else { continue };
+            let others = listeners.places.iter().filter(|(other, _)| other == place);
+            let losses =
+                others.filter_map(|(_, who)| endpoints.get(*who)?.leg()?.peer_loss_percent());
+            let worst = losses.max().unwrap_or(percent);
+            if let Some(format) = listeners.formats.get(*place) {
+                self.cache.set_expected_loss(source.key, format, worst);
+            }
+        }
+    }
+
     /// When something is due.
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         let tick = self.clock.as_ref().map(MixClock::next_timeout);

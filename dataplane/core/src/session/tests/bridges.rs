@@ -161,6 +161,29 @@ fn a_third_party_turns_packets_into_sound_and_its_leaving_turns_them_back() {
 }
 
 #[test]
+fn who_takes_no_long_packets_is_sent_short_ones_over_a_bridge_too() {
+    let (mut here, mut there) = (World::new(), World::new());
+    let mut talker = here.join(PCMU, Direction::Sendonly);
+    let address = SocketAddr::from(([10, 0, 0, 1], 4000));
+    let sdp = offer(address, PCMU, "sendrecv") + "a=ptime:20\r\na=maxptime:30\r\n";
+    let strict = there.join_with(sdp, address, Direction::Recvonly);
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    pass(&mut [&mut here, &mut there], 100);
+    for n in 0..50 {
+        let packet = talker.packet(0, false, &[n; 480]);
+        here.receive(&talker, &packet);
+        talker.sequence = talker.sequence.wrapping_add(1);
+        talker.timestamp = talker.timestamp.wrapping_add(480);
+        pass(&mut [&mut here, &mut there], 60);
+    }
+    let heard = there.take_rtp(&strict);
+    assert!((135..=151).contains(&heard.len()), "{}", heard.len());
+    assert!(heard.iter().all(|(_, payload)| payload.len() == 160));
+    assert_continuous(&heard[10..], 160);
+    assert_eq!(there.out.counters.transcode_errors, 0);
+}
+
+#[test]
 fn what_a_bridge_adds_is_one_tick() {
     let (mut here, mut there) = (World::new(), World::new());
     join(&mut here, &mut there, 0, Direction::Sendrecv);

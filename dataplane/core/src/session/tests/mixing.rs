@@ -267,6 +267,93 @@ fn is_event_of((header, _): &(RtpHeader, Vec<u8>)) -> bool {
 }
 
 #[test]
+fn who_takes_no_long_packets_is_sent_short_ones() {
+    let mut world = World::new();
+    let mut talker = world.join(PCMU, Direction::Sendonly);
+    let any = world.join(PCMU, Direction::Recvonly);
+    let address = SocketAddr::from(([10, 0, 0, 3], 4000));
+    let sdp = offer(address, PCMU, "sendrecv") + "a=ptime:20\r\na=maxptime:30\r\n";
+    let strict = world.join_with(sdp, address, Direction::Recvonly);
+    let said: Vec<u8> = (0..480).map(|n| (n % 100) as u8).collect();
+    for _ in 0..10 {
+        let packet = talker.packet(0, false, &said);
+        talker.sequence = talker.sequence.wrapping_add(1);
+        talker.timestamp = talker.timestamp.wrapping_add(480);
+        world.receive(&talker, &packet);
+        world.pass(60);
+    }
+    let untouched = world.take_rtp(&any);
+    assert_eq!(untouched.len(), 10);
+    assert!(untouched.iter().all(|(_, payload)| *payload == said));
+    let short = world.take_rtp(&strict);
+    assert_eq!(short.len(), 30);
+    assert_one_stream(&short);
+    let payloads: Vec<u8> = short.into_iter().flat_map(|(_, payload)| payload).collect();
+    assert_eq!(
+        payloads,
+        said.repeat(10),
+        "mu-law comes through a pipeline as it was"
+    );
+}
+
+/// Share of the payloads that carry the frame before once more (RFC 6716 sections 3.1 and 4.2.4).
+fn share_with_redundancy(heard: &[(RtpHeader, Vec<u8>)]) -> f64 {
+    let is_redundant = |(_, payload): &&(RtpHeader, Vec<u8>)| {
+        let is_silk = payload[0] >> 3 < 16;
+        is_silk && payload[1] & 0x40 != 0
+    };
+    heard.iter().filter(is_redundant).count() as f64 / heard.len() as f64
+}
+
+/// What a party says of what it was sent.
+fn report_loss(world: &mut World, speaker: &Speaker, percent: u8) {
+    let (last, _) = speaker.heard.last().expect("it heard something");
+    let fraction = (u32::from(percent) * 256 / 100) as u8;
+    let mut report = vec![0x81, 201, 0, 7];
+    report.extend(speaker.party.ssrc.to_be_bytes());
+    report.extend(last.ssrc.to_be_bytes());
+    report.extend([fraction, 0, 0, 9]);
+    report.extend(u32::from(last.sequence).to_be_bytes());
+    report.extend([0; 12]);
+    let SocketAddr::V4(address) = speaker.party.address else {
+        unreachable!("parties are at 10.0.0.0/8")
+    };
+    let rtcp = SocketAddr::from((*address.ip(), address.port() + 1));
+    world.receive_on(speaker.party.key, Channel::Rtcp, rtcp, &report);
+}
+
+#[test]
+fn opus_carries_redundancy_for_those_who_lose_packets() {
+    for third in [None, Some(Codec::Pcma)] {
+        let mut world = World::new();
+        let mut speakers = vec![
+            Speaker::join(&mut world, Codec::Opus, 500.0, -20.0),
+            Speaker::join(&mut world, Codec::Pcmu, 800.0, -20.0),
+        ];
+        speakers.extend(third.map(|codec| Speaker::join(&mut world, codec, 1100.0, -20.0)));
+        babble(&mut world, &mut speakers);
+        for (percent, expected) in [(0, 0.0..0.01), (25, 0.3..1.01), (0, 0.0..0.01)] {
+            report_loss(&mut world, &speakers[0], percent);
+            babble(&mut world, &mut speakers);
+            speakers[0].heard.clear();
+            babble(&mut world, &mut speakers);
+            let share = share_with_redundancy(&speakers[0].heard);
+            assert!(expected.contains(&share), "{share} at {percent} %");
+        }
+    }
+}
+
+/// Two seconds of syllables: Opus takes a steady tone for noise, which it does not say twice.
+fn babble(world: &mut World, speakers: &mut [Speaker]) {
+    for level_dbfs in [-15.0, -60.0].repeat(10) {
+        for speaker in speakers.iter_mut() {
+            speaker.level_dbfs = level_dbfs;
+        }
+        speak(world, speakers, 100);
+    }
+}
+
+#[test]
 fn whatever_the_plan_does_each_party_is_sent_one_stream() {
     for seed in 1..9 {
         let mut dice = Seeded(seed);

@@ -253,5 +253,8 @@ fn offer(address: SocketAddr, formats: &str, direction: &str) -> String {
             sdp += &format!("a=rtpmap:{payload_type} {rtpmap}\r\n");
         }
     }
+    if formats.split(' ').any(|format| format == "111") {
+        sdp += "a=fmtp:111 useinbandfec=1\r\n";
+    }
     sdp
 }
