@@ -14,6 +14,7 @@ mod srtp;
 mod switching;
 mod tones;
 mod voice;
+mod walk;
 mod webrtc;
 mod webrtc_offers;
 
