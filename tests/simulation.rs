@@ -147,7 +147,7 @@ impl World {
         };
         let sockets = EndpointSockets {
             media: socket(0),
-            rtcp: Some(socket(1)),
+            second: Some(socket(1)),
         };
         let now = self.moment();
         let created = self

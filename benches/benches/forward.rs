@@ -116,7 +116,10 @@ impl Call {
             local,
             advertised: local,
         };
-        let sockets = EndpointSockets { media, rtcp: None };
+        let sockets = EndpointSockets {
+            media,
+            second: None,
+        };
         let created = self
             .session
             .create_endpoint(moment(0), prepared, sockets, &mut self.out);

@@ -1,6 +1,7 @@
 //! media: WebRTC with a real browser and with aiortc, alone, with each other and with plain RTP, and
 //! with somebody on the path who means harm.
 
+use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::rc::Rc;
 use std::thread;
@@ -20,11 +21,15 @@ const CONSENT_GONE: Duration = Duration::from_secs(17);
 const REJECTED_STUN: &str = "rtpbridge_packets_rejected_total{reason=\"stun\"}";
 const REJECTED_SOURCE: &str = "rtpbridge_packets_rejected_total{reason=\"source\"}";
 
-fn state(client: &mut Client, endpoint: &str) -> Value {
+fn endpoint(client: &mut Client, id: &str) -> Value {
     let info = client.call("session.info", json!({}));
     let endpoints = info["endpoints"].as_array().expect("endpoints");
-    let row = endpoints.iter().find(|row| row["endpoint_id"] == endpoint);
-    row.expect("the endpoint is listed")["state"].clone()
+    let row = endpoints.iter().find(|row| row["endpoint_id"] == id);
+    row.expect("the endpoint is listed").clone()
+}
+
+fn state(client: &mut Client, id: &str) -> Value {
+    endpoint(client, id)["state"].clone()
 }
 
 fn wait_state(client: &mut Client, endpoint: &str, wanted: &str, within: Duration) {
@@ -191,6 +196,39 @@ fn browsers_speak_with_plain_and_secured_parties_and_digits_cross() {
         (page.count("packets_received") == 50).then_some(())
     });
     assert_eq!(page.count("packets_lost"), 0);
+}
+
+#[test]
+fn with_two_families_parties_of_either_are_reached_and_told_goodbye() {
+    let addresses = "[\"127.0.0.1\", \"::1\"]";
+    let server = Server::builder().set("media_ip", addresses).start();
+    let (browser, aiortc) = (Rc::new(Script::browser()), Rc::new(Script::aiortc()));
+    let (mut client, _) = server.session();
+    let idle = procfs::fd_count(server.dataplane_pid());
+    let page = WebrtcPeer::join(&browser, &mut client, 440);
+    for (host, is_offering) in [("::1", true), ("::1", false), ("127.0.0.1", true)] {
+        let mut other = WebrtcPeer::open_with(&aiortc, json!({"hosts": [host]}));
+        if is_offering {
+            other.offer(&mut client, json!({"frequency": 1000}), |sdp| sdp);
+        } else {
+            other.accept(&mut client, json!({"type": "webrtc"}), 1000, |sdp| sdp);
+        }
+        other.wait_connected(&mut client);
+        expect_dialogue((&page, 440), (&other, 1000));
+        let row = endpoint(&mut client, &other.endpoint);
+        for name in ["local_rtp_addr", "remote_rtp_addr"] {
+            let address: SocketAddr = row[name].as_str().expect("shown").parse().expect("one");
+            assert_eq!(address.ip().to_string(), host, "{row}");
+        }
+        client.call("endpoint.remove", json!({"endpoint_id": other.endpoint}));
+        eventually("the goodbye has come", SOON, || {
+            (other.stats()["dtls"] == "closed").then_some(())
+        });
+    }
+    remove_all(&mut client, &[&page]);
+    eventually("the sockets are closed", SOON, || {
+        (procfs::fd_count(server.dataplane_pid()) <= idle).then_some(())
+    });
 }
 
 #[test]

@@ -8,6 +8,7 @@ check packets with libsrtp, `stun` sends one binding request. The program ends w
 import asyncio
 import base64
 import collections
+import contextvars
 import fractions
 import json
 import math
@@ -18,7 +19,7 @@ import sys
 import time
 
 import av
-from aioice import stun
+from aioice import ice, stun
 from aiortc import RTCConfiguration, RTCPeerConnection, RTCSessionDescription
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError
 from pylibsrtp import Error as SrtpError
@@ -35,6 +36,12 @@ SUITES = {
     "AEAD_AES_128_GCM": Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
     "AEAD_AES_256_GCM": Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
 }
+
+
+# The addresses of the peer that gathers its candidates; None for those of the interfaces.
+HOSTS = contextvars.ContextVar("hosts", default=None)
+interface_addresses = ice.get_host_addresses
+ice.get_host_addresses = lambda **kinds: HOSTS.get() or interface_addresses(**kinds)
 
 
 class Tone(AudioStreamTrack):
@@ -68,8 +75,9 @@ class Tone(AudioStreamTrack):
 class Peer:
     """One RTCPeerConnection that sends a tone and listens."""
 
-    def __init__(self):
+    def __init__(self, hosts):
         self.pc = RTCPeerConnection(RTCConfiguration(iceServers=[]))
+        self.hosts = hosts
         self.tone = Tone()
         self.heard = collections.deque(maxlen=LISTEN_SAMPLES)
         self.states = []
@@ -107,6 +115,7 @@ class Peer:
         return {}
 
     async def offer(self, frequency=0, video=False, restart=False, direction=None):
+        HOSTS.set(self.hosts)
         if not self.speaks():
             self.speak(frequency)
         if video and len(self.pc.getTransceivers()) < 2:
@@ -118,6 +127,7 @@ class Peer:
         return {"sdp": self.pc.localDescription.sdp}
 
     async def answer(self, sdp, frequency=0):
+        HOSTS.set(self.hosts)
         await self.pc.setRemoteDescription(RTCSessionDescription(sdp, "offer"))
         if not self.speaks():
             self.speak(frequency)
@@ -222,9 +232,9 @@ class Methods:
     def about(self):
         return {"pid": os.getpid(), "version": "aiortc"}
 
-    def open(self, **_):
+    def open(self, hosts=None, **_):
         name = f"peer-{len(self.peers) + 1}"
-        self.peers[name] = Peer()
+        self.peers[name] = Peer(hosts)
         return {"peer": name}
 
     def srtp_open(self, suite, key, sends):

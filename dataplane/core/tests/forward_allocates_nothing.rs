@@ -88,7 +88,10 @@ fn join(session: &mut Session, n: u8, suffix: &str, out: &mut Sink) -> EndpointK
         local,
         advertised: local,
     };
-    let sockets = EndpointSockets { media, rtcp: None };
+    let sockets = EndpointSockets {
+        media,
+        second: None,
+    };
     let created = session.create_endpoint(moment(0), prepared, sockets, out);
     created.expect("room").key
 }

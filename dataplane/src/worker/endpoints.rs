@@ -32,15 +32,19 @@ impl Worker {
         prepared: PreparedEndpoint,
     ) -> Result<Reply, RequestError> {
         let need = prepared.need();
-        let ipv4 = need.address.is_ipv4();
-        let (media, rtcp) = match need.transport {
+        let (ports, ipv4) = (&self.shared.ports, need.address.is_ipv4());
+        let (media, second) = match need.transport {
             Transport::Rtp => {
-                let pair = self.shared.ports.bind_pair(ipv4, self.out.now_ns)?;
+                let pair = ports.bind_pair(ipv4, self.out.now_ns)?;
                 (pair.rtp, Some(pair.rtcp))
             }
-            Transport::Webrtc => (self.shared.ports.bind_single(ipv4)?, None),
+            Transport::Webrtc => {
+                let second = need.second.map(|ip| ports.bind_single(ip.is_ipv4()));
+                (ports.bind_single(ipv4)?, second.transpose()?)
+            }
         };
-        let sockets = self.register(key, media, rtcp)?;
+        let paired = need.transport == Transport::Rtp;
+        let sockets = self.register(key, media, second, paired)?;
         let Some(slot) = self.sessions.get_mut(key) else {
             self.close_sockets(sockets);
             return Err(RequestError::SessionGone);
@@ -98,43 +102,43 @@ impl Worker {
         self.after_turn_of(key, unharmed);
     }
 
+    /// Closes an endpoint's sockets, gives their ports back, and ends its DTLS association with a
+    /// goodbye wherever it was speaking.
     pub(super) fn close_sockets(&mut self, sockets: EndpointSockets) {
-        if let Some(rtcp) = sockets.rtcp {
-            self.close_socket(rtcp.key.0);
-        }
-        self.close_socket(sockets.media.key.0);
+        let media = sockets.media.key.0;
+        let second = sockets.second.and_then(|it| self.close_socket(it.key.0));
+        let spoken_over = second.into_iter().chain(self.close_socket(media));
+        let (spoken_over, now_ns) = (spoken_over.collect(), self.out.now_ns);
+        self.out.handshakes.leave(media, spoken_over, now_ns);
     }
 
-    /// Closes a socket, gives its port back, and ends its DTLS association with a goodbye.
-    pub(super) fn close_socket(&mut self, key: u64) {
-        let Some((entry, _)) = self.take_socket(key) else {
-            return;
-        };
-        let (local, now_ns) = (entry.socket.local(), self.out.now_ns);
-        if entry.paired {
-            drop(entry.socket);
-            if entry.channel == Channel::Media {
-                self.shared.ports.release_pair(local, now_ns);
-            }
-        } else {
-            let to = entry.last_sent_to;
-            self.out.handshakes.leave(key, entry.socket, to, now_ns);
+    /// Closes a socket and gives its port back; one that a goodbye can be said over comes with whom
+    /// it spoke to. The second of a pair before the first.
+    pub(super) fn close_socket(&mut self, key: u64) -> Option<(UdpSocket, SocketAddr)> {
+        let (entry, _) = self.take_socket(key)?;
+        if !entry.paired {
+            return Some((entry.socket, entry.last_sent_to?));
         }
+        let local = entry.socket.local();
+        drop(entry.socket);
+        if entry.channel == Channel::Media {
+            self.shared.ports.release_pair(local, self.out.now_ns);
+        }
+        None
     }
 
     fn register(
         &mut self,
         session: u64,
         media: UdpSocket,
-        rtcp: Option<UdpSocket>,
+        second: Option<UdpSocket>,
+        paired: bool,
     ) -> Result<EndpointSockets, RequestError> {
-        let paired = rtcp.is_some();
         let media = self.register_one(session, media, Channel::Media, paired);
-        let rtcp = rtcp.map(|rtcp| self.register_one(session, rtcp, Channel::Rtcp, paired));
-        let sockets = EndpointSockets { media, rtcp };
-        let keys = [Some(media.key.0), rtcp.map(|rtcp| rtcp.key.0)];
-        for key in keys.into_iter().flatten() {
-            if let Err(error) = self.watch_socket(key) {
+        let second = second.map(|it| self.register_one(session, it, Channel::Second, paired));
+        let sockets = EndpointSockets { media, second };
+        for socket in sockets.iter() {
+            if let Err(error) = self.watch_socket(socket.key.0) {
                 self.close_sockets(sockets);
                 return Err(RequestError::Endpoint(format!(
                     "cannot wait for it: {error}"
@@ -173,9 +177,8 @@ impl Worker {
     }
 
     pub(super) fn assign(&mut self, sockets: EndpointSockets, endpoint: EndpointKey) {
-        let keys = [Some(sockets.media.key), sockets.rtcp.map(|rtcp| rtcp.key)];
-        for key in keys.into_iter().flatten() {
-            if let Some(entry) = self.out.sockets.get_mut(key.0) {
+        for socket in sockets.iter() {
+            if let Some(entry) = self.out.sockets.get_mut(socket.key.0) {
                 entry.endpoint = endpoint;
             }
         }

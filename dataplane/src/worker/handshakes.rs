@@ -36,8 +36,8 @@ pub(super) struct Handshakes {
 
 struct Leaving {
     association: Association,
-    socket: UdpSocket,
-    to: SocketAddr,
+    /// What it spoke over, and to whom.
+    sockets: Vec<(UdpSocket, SocketAddr)>,
     until_ns: u64,
 }
 
@@ -64,26 +64,19 @@ impl Handshakes {
         }
     }
 
-    /// The endpoint is gone: says goodbye to `to` over its socket, if there is anybody to say it to.
-    pub(super) fn leave(
-        &mut self,
-        key: u64,
-        socket: UdpSocket,
-        to: Option<SocketAddr>,
-        now_ns: u64,
-    ) {
+    /// The endpoint is gone: says goodbye over its sockets to those whom they spoke to.
+    pub(super) fn leave(&mut self, key: u64, sockets: Vec<(UdpSocket, SocketAddr)>, now_ns: u64) {
         let Some(mut association) = self.associations.remove(&key) else {
             return;
         };
-        let Some(to) = to.filter(|_| self.leaving.len() < MAX_GOODBYES) else {
+        if sockets.is_empty() || self.leaving.len() >= MAX_GOODBYES {
             return;
-        };
+        }
         association.close();
         let until_ns = now_ns.saturating_add(GOODBYE.as_nanos() as u64);
         let leaving = Leaving {
             association,
-            socket,
-            to,
+            sockets,
             until_ns,
         };
         self.leaving.insert(key, leaving);
@@ -148,8 +141,10 @@ impl Handshakes {
         for _ in 0..MAX_OUTPUTS {
             match leaving.association.poll() {
                 Some(HandshakeOutput::Transmit(datagram)) => {
-                    // Lost like any datagram.
-                    let _ = leaving.socket.send_to(&datagram, leaving.to);
+                    for (socket, to) in &leaving.sockets {
+                        // Lost like any datagram.
+                        let _ = socket.send_to(&datagram, *to);
+                    }
                 }
                 Some(HandshakeOutput::Keys(_)) => {}
                 Some(HandshakeOutput::Failed(_) | HandshakeOutput::Closed) => is_over = true,

@@ -24,7 +24,7 @@ pub(crate) struct Parcel {
     /// The session it goes to.
     pub(super) target: SessionId,
     media: Option<(SocketEntry, Mail)>,
-    rtcp: Option<(SocketEntry, Mail)>,
+    second: Option<(SocketEntry, Mail)>,
     association: Option<Association>,
     stamp_until_ns: u64,
     pub(super) reply: ReplyTo,
@@ -34,7 +34,7 @@ pub(crate) struct Parcel {
 #[derive(Default)]
 struct EndpointMail {
     media: Mail,
-    rtcp: Mail,
+    second: Mail,
 }
 
 impl Worker {
@@ -49,9 +49,9 @@ impl Worker {
         let endpoint = self.with_session(session, |s, now, _| s.detach(now, endpoint))?;
         let sockets = endpoint.sockets();
         let media = sockets.map(|sockets| sockets.media.key.0);
-        let rtcp = sockets.and_then(|sockets| sockets.rtcp);
+        let second = sockets.and_then(|sockets| sockets.second);
         let media_entry = media.and_then(|key| self.take_socket(key));
-        let rtcp_entry = rtcp.and_then(|rtcp| self.take_socket(rtcp.key.0));
+        let second_entry = second.and_then(|second| self.take_socket(second.key.0));
         let association = media.and_then(|key| self.out.handshakes.take(key));
         let stamp_until_ns = self.sessions.get(session).map_or(0, |s| s.stamp_until_ns());
         self.after_turn_of(session, true);
@@ -60,7 +60,7 @@ impl Worker {
             source: request.session,
             target: request.target_session,
             media: media_entry,
-            rtcp: rtcp_entry,
+            second: second_entry,
             association,
             stamp_until_ns,
             reply,
@@ -105,23 +105,23 @@ impl Worker {
         if let (Ok(key), Some(sockets)) = (&inserted, sockets) {
             self.assign(sockets, *key);
             self.deliver(sockets.media.key.0, &mail.media);
-            if let Some(rtcp) = sockets.rtcp {
-                self.deliver(rtcp.key.0, &mail.rtcp);
+            if let Some(second) = sockets.second {
+                self.deliver(second.key.0, &mail.second);
             }
         }
         let Some(endpoint) = refused else {
             return Ok(());
         };
         let media = sockets.and_then(|sockets| self.take_again(sockets.media.key.0, mail.media));
-        let rtcp = sockets.and_then(|sockets| sockets.rtcp);
-        let rtcp = rtcp.and_then(|rtcp| self.take_again(rtcp.key.0, mail.rtcp));
+        let second = sockets.and_then(|sockets| sockets.second);
+        let second = second.and_then(|second| self.take_again(second.key.0, mail.second));
         let association = sockets.and_then(|s| self.out.handshakes.take(s.media.key.0));
         Err(Box::new(Parcel {
             endpoint,
             source,
             target,
             media,
-            rtcp,
+            second,
             association,
             stamp_until_ns,
             reply,
@@ -146,12 +146,12 @@ impl Worker {
         let media;
         (media, mail.media) = parcel.media.take()?;
         let media = self.settle_one(session, before.media, media);
-        let rtcp = before.rtcp.zip(parcel.rtcp.take());
-        let rtcp = rtcp.map(|(known, (entry, rtcp_mail))| {
-            mail.rtcp = rtcp_mail;
+        let second = before.second.zip(parcel.second.take());
+        let second = second.map(|(known, (entry, second_mail))| {
+            mail.second = second_mail;
             self.settle_one(session, known, entry)
         });
-        let sockets = EndpointSockets { media, rtcp };
+        let sockets = EndpointSockets { media, second };
         parcel.endpoint.rename_sockets(sockets);
         if let Some(association) = parcel.association.take() {
             self.out.handshakes.adopt(media.key.0, association);

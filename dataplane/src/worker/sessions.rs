@@ -174,7 +174,9 @@ impl Worker {
         let owned = self.out.sockets.iter().filter(|(_, e)| e.session == key);
         let owned: Vec<u64> = owned.map(|(socket, _)| socket).collect();
         for socket in owned {
-            self.close_socket(socket);
+            let spoken_over = self.close_socket(socket).into_iter().collect();
+            let now_ns = self.out.now_ns;
+            self.out.handshakes.leave(socket, spoken_over, now_ns);
         }
         self.abandon_recordings_of(key);
         self.drop_session(key);

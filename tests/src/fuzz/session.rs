@@ -7,6 +7,7 @@ mod party;
 mod sounds;
 mod wire;
 
+use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -92,6 +93,7 @@ impl World {
                 hash: FingerprintHash::Sha256,
                 digest: vec![7; 32],
             }),
+            media_ip: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
             session_idle_timeout: Some(Duration::from_secs(60)),
             ..EngineConfig::default()
         });
@@ -241,7 +243,7 @@ impl World {
         };
         let sockets = EndpointSockets {
             media: socket(2 * count),
-            rtcp: Some(socket(2 * count + 1)),
+            second: Some(socket(2 * count + 1)),
         };
         (EndpointId::from_bytes(id), sockets)
     }

@@ -145,10 +145,7 @@ impl Endpoint {
     pub(crate) fn sockets(&self) -> Option<EndpointSockets> {
         match &self.kind {
             Kind::Rtp(rtp) => Some(rtp.sockets()),
-            Kind::Webrtc(webrtc) => Some(EndpointSockets {
-                media: webrtc.socket(),
-                rtcp: None,
-            }),
+            Kind::Webrtc(webrtc) => Some(webrtc.sockets()),
             Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
         }
     }
@@ -157,7 +154,7 @@ impl Endpoint {
     pub(crate) fn rename_sockets(&mut self, sockets: EndpointSockets) {
         match &mut self.kind {
             Kind::Rtp(rtp) => rtp.rename_sockets(sockets),
-            Kind::Webrtc(webrtc) => webrtc.rename_socket(sockets.media),
+            Kind::Webrtc(webrtc) => webrtc.rename_sockets(sockets),
             // Of the others none has any.
             _ => {}
         }
@@ -277,10 +274,10 @@ impl Endpoint {
     }
 
     pub(crate) fn details(&self) -> EndpointDetails {
-        let remote = match &self.kind {
-            Kind::Rtp(rtp) => rtp.remote_address(),
-            Kind::Webrtc(webrtc) => webrtc.remote_address(),
-            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => None,
+        let (local, remote) = match &self.kind {
+            Kind::Rtp(rtp) => (Some(rtp.sockets().media.local), rtp.remote_address()),
+            Kind::Webrtc(webrtc) => (Some(webrtc.local_address()), webrtc.remote_address()),
+            Kind::File(_) | Kind::Tone(_) | Kind::Bridge(_) => (None, None),
         };
         let file = self.file_part();
         EndpointDetails {
@@ -289,7 +286,7 @@ impl Endpoint {
             direction: self.direction(),
             state: self.state(),
             codec: self.sending_codec(),
-            local_rtp_addr: self.sockets().map(|sockets| sockets.media.local),
+            local_rtp_addr: local,
             remote_rtp_addr: remote,
             shared_playback_id: file.and_then(|file| file.shared_playback_id().map(str::to_owned)),
             pending_fetch: file.and_then(|file| file.pending_fetch().cloned()),

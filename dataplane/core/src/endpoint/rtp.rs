@@ -131,7 +131,7 @@ impl RtpEndpoint {
     fn control_path(&self) -> Option<Path> {
         let media = self.media_path()?;
         let agreement = self.agreement.as_ref()?;
-        let Some(socket) = self.sockets.rtcp.filter(|_| !agreement.rtcp_mux) else {
+        let Some(socket) = self.sockets.second.filter(|_| !agreement.rtcp_mux) else {
             return Some(media);
         };
         let to = match self.control_source {
@@ -206,7 +206,7 @@ impl RtpEndpoint {
             return Heard::default();
         }
         let heard = self.leg.receive_control(buffer, arrival, sinks);
-        if heard.is_activity && channel == Channel::Rtcp {
+        if heard.is_activity && channel == Channel::Second {
             self.control_source = Some(source);
         }
         heard

@@ -1,4 +1,4 @@
-//! WebRTC endpoints: one socket, an ICE-lite agent that says who the peer is, DTLS (run by the shell)
+//! WebRTC endpoints: one socket per address family, an ICE-lite agent that says who the peer is, DTLS (run by the shell)
 //! that gives the keys, and SRTP with rtcp-mux (RFC 8445, 5764, 8829).
 //!
 //! ```text
@@ -19,7 +19,7 @@ use crate::entropy::Entropy;
 use crate::ice::{IceLite, MAX_RESPONSE_LEN, StunOutcome};
 use crate::rtp::demux::{PacketKind, classify};
 use crate::sdp::{Agreement, DtlsRole, Fingerprint, LocalDescription};
-use crate::session::{LocalSocket, PacketBuffer};
+use crate::session::{EndpointSockets, LocalSocket, PacketBuffer};
 use crate::time::{Instant, Moment};
 
 /// What the shell needs to run the handshake: our role, and what the peer's certificate must match.
@@ -28,7 +28,7 @@ pub(crate) type HandshakeStart = (DtlsRole, Vec<Fingerprint>);
 /// A WebRTC endpoint.
 pub(crate) struct WebrtcEndpoint {
     pub(super) leg: MediaLeg,
-    socket: LocalSocket,
+    sockets: EndpointSockets,
     /// The last description of ours.
     local: LocalDescription,
     /// An offer of ours is waiting for its answer.
@@ -73,12 +73,18 @@ impl WebrtcEndpoint {
             .map_or(self.own_direction, |agreement| agreement.direction)
     }
 
-    pub(crate) fn socket(&self) -> LocalSocket {
-        self.socket
+    pub(crate) fn sockets(&self) -> EndpointSockets {
+        self.sockets
     }
 
-    pub(crate) fn rename_socket(&mut self, socket: LocalSocket) {
-        self.socket = socket;
+    pub(crate) fn rename_sockets(&mut self, sockets: EndpointSockets) {
+        self.sockets = sockets;
+    }
+
+    /// Where the party is sent media from, or may be.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        let to = self.remote_address();
+        to.map_or(self.sockets.media, |to| self.socket_to(to)).local
     }
 
     /// Where the party is sent media.
@@ -209,11 +215,13 @@ impl WebrtcEndpoint {
             sinks.out.counters().rejected_stun += 1;
         }
         if let Some(response) = response.get(..response_len).filter(|r| !r.is_empty()) {
-            sinks.out.transmit(self.socket.key, source, response);
+            let socket = self.socket_to(source).key;
+            sinks.out.transmit(socket, source, response);
         }
         self.expect_media(arrival.at);
         if let Some((role, peer)) = self.take_start() {
-            sinks.out.start_handshake(self.socket.key, role, peer);
+            let socket = self.sockets.media.key;
+            sinks.out.start_handshake(socket, role, peer);
         }
         Heard::default()
     }
@@ -258,9 +266,16 @@ impl WebrtcEndpoint {
 
     fn path_to(&self, to: SocketAddr) -> Path {
         Path {
-            socket: self.socket.key,
+            socket: self.socket_to(to).key,
             to,
         }
+    }
+
+    /// The socket of the family of `to`: the others do not reach it.
+    fn socket_to(&self, to: SocketAddr) -> LocalSocket {
+        let second = self.sockets.second;
+        let reaches = |socket: &LocalSocket| socket.local.is_ipv4() == to.is_ipv4();
+        second.filter(reaches).unwrap_or(self.sockets.media)
     }
 
     /// Silence counts while the party is connected and not held.

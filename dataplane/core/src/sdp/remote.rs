@@ -17,7 +17,8 @@ use super::webrtc::{Extension, Fingerprint, IceCredentials, Setup};
 pub struct RemoteDescription {
     /// Profile of the m-line.
     pub profile: Profile,
-    /// Family of the c= line (WebRTC: IPv4 where it says nothing). Our side must use the same.
+    /// Family of the c= line, which our side must use as well. It binds nobody with WebRTC, where it
+    /// may say nothing (then: IPv4).
     pub family: AddressFamily,
     /// Where to send. None: hold (0.0.0.0, RFC 3264 section 8.4) or WebRTC, where ICE decides.
     pub address: Option<RemoteAddress>,

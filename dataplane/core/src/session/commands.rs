@@ -74,22 +74,14 @@ impl Session {
     ) -> Result<PreparedEndpoint, RequestError> {
         self.check_new(request.endpoint)?;
         let remote = prepare_answer(&request.sdp, request.transport)?;
-        let transport = self.supported(remote.transport())?;
-        let addresses = &self.config.media_ip;
-        let family = remote.family;
-        let of_family = addresses
-            .iter()
-            .copied()
-            .find(|address| AddressFamily::of(*address) == family);
-        let Some(address) = of_family else {
-            let family = family.as_str();
-            let text = format!("no media_ip is configured for the offer's {family} address");
-            return Err(RequestError::Endpoint(text));
+        let need = match self.supported(remote.transport())? {
+            Transport::Rtp => self.need_of_family(remote.family)?,
+            Transport::Webrtc => self.need_of(Transport::Webrtc)?,
         };
         Ok(PreparedEndpoint {
             id: request.endpoint,
             direction: request.direction,
-            need: SocketNeed { address, transport },
+            need,
             description: Description::Answer(Box::new(remote)),
         })
     }
@@ -101,13 +93,10 @@ impl Session {
     pub fn prepare_offer(&self, request: &CreateOffer) -> Result<PreparedEndpoint, RequestError> {
         self.check_new(request.endpoint)?;
         let transport = self.supported(request.transport)?;
-        let Some(address) = self.config.media_ip.first().copied() else {
-            return Err(RequestError::Endpoint("no media_ip is configured".into()));
-        };
         Ok(PreparedEndpoint {
             id: request.endpoint,
             direction: request.direction,
-            need: SocketNeed { address, transport },
+            need: self.need_of(transport)?,
             description: match transport {
                 Transport::Rtp => Description::Offer(prepare_offer(request)),
                 Transport::Webrtc => Description::WebrtcOffer(request.codecs.clone()),
@@ -208,7 +197,7 @@ impl Session {
             let webrtc = endpoint.as_webrtc()?;
             webrtc.accept_answer(&request.sdp, generation, entropy, now)?;
             if let Some((role, peer)) = webrtc.take_start() {
-                out.start_handshake(webrtc.socket().key, role, peer);
+                out.start_handshake(webrtc.sockets().media.key, role, peer);
             }
         } else {
             endpoint
@@ -375,6 +364,35 @@ impl Session {
         let leg = leg.ok_or(RequestError::WrongEndpointType { actual })?;
         leg.set_sensitive(request.enabled);
         Ok(())
+    }
+
+    /// The first configured address; for WebRTC, whose checks find out which of them reaches the
+    /// peer, all of them.
+    fn need_of(&self, transport: Transport) -> Result<SocketNeed, RequestError> {
+        let mut addresses = self.config.media_ip.iter().copied();
+        let address = addresses.next();
+        Ok(SocketNeed {
+            address: address
+                .ok_or_else(|| RequestError::Endpoint("no media_ip is configured".into()))?,
+            second: addresses.next().filter(|_| transport == Transport::Webrtc),
+            transport,
+        })
+    }
+
+    /// Plain RTP on the address of the peer's family.
+    fn need_of_family(&self, family: AddressFamily) -> Result<SocketNeed, RequestError> {
+        let mut addresses = self.config.media_ip.iter().copied();
+        let of_family = addresses.find(|address| AddressFamily::of(*address) == family);
+        let Some(address) = of_family else {
+            let family = family.as_str();
+            let text = format!("no media_ip is configured for the offer's {family} address");
+            return Err(RequestError::Endpoint(text));
+        };
+        Ok(SocketNeed {
+            address,
+            second: None,
+            transport: Transport::Rtp,
+        })
     }
 
     /// WebRTC needs the shell's certificate.

@@ -35,17 +35,20 @@ pub struct LocalSocket {
 /// The sockets of a network endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EndpointSockets {
-    /// RTP (even port), or everything for WebRTC.
+    /// RTP (even port); for WebRTC everything. Its key names the endpoint's handshake.
     pub media: LocalSocket,
-    /// RTCP on the next odd port for plain RTP; none for WebRTC.
-    pub rtcp: Option<LocalSocket>,
+    /// Plain RTP: RTCP on the next odd port. WebRTC: everything on the address of the other family,
+    /// where two are configured.
+    pub second: Option<LocalSocket>,
 }
 
-/// Which sockets an endpoint needs: one UDP socket for WebRTC, an even/odd pair for plain RTP.
+/// Which sockets an endpoint needs: an even/odd pair for plain RTP, one for each address for WebRTC.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SocketNeed {
     /// Which of the configured addresses to bind.
     pub address: IpAddr,
+    /// The address of the other family (WebRTC alone).
+    pub second: Option<IpAddr>,
     /// Plain RTP or WebRTC.
     pub transport: Transport,
 }
@@ -55,8 +58,15 @@ pub struct SocketNeed {
 pub enum Channel {
     /// [`EndpointSockets::media`]
     Media,
-    /// [`EndpointSockets::rtcp`]
-    Rtcp,
+    /// [`EndpointSockets::second`]
+    Second,
+}
+
+impl EndpointSockets {
+    /// The one or two that there are, [`media`](Self::media) first.
+    pub fn iter(&self) -> impl Iterator<Item = LocalSocket> {
+        [Some(self.media), self.second].into_iter().flatten()
+    }
 }
 
 /// A worker's buffer for one datagram, with head room for longer headers and tail room for an

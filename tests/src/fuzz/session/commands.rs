@@ -1,8 +1,8 @@
 //! Every command of a session, with arguments that make sense and with others.
 
-use std::net::SocketAddr;
+use std::net::{Ipv6Addr, SocketAddr};
 
-use rtpbridge_core::session::{EndpointSockets, PreparedEndpoint, RecordingKey};
+use rtpbridge_core::session::{EndpointSockets, LocalSocket, PreparedEndpoint, RecordingKey};
 use rtpbridge_core::srtp::{MasterKey, Protector, SrtpSuite};
 use rtpbridge_shared::id::RecordingId;
 use rtpbridge_shared::ipc::dtmf::{DtmfInject, DtmfSetSensitive};
@@ -79,7 +79,8 @@ impl World {
     ) {
         let (now, session) = (self.now(), party.session);
         if prepared.need().transport == Transport::Webrtc {
-            sockets.rtcp = None;
+            let second = prepared.need().second.is_some();
+            sockets.second = sockets.second.filter(|_| second).map(on_ipv6);
         }
         self.wire.turn_of(session);
         self.wire.open(sockets);
@@ -346,6 +347,16 @@ impl World {
 }
 
 /// Where the bits of `operation` say so, the script's own text.
+/// The same, bound to the address of the other family.
+fn on_ipv6(socket: LocalSocket) -> LocalSocket {
+    let local = (Ipv6Addr::LOCALHOST, socket.local.port()).into();
+    LocalSocket {
+        local,
+        advertised: local,
+        ..socket
+    }
+}
+
 fn description(operation: u8, address: SocketAddr, bytes: &mut Bytes<'_>) -> String {
     let kind = operation >> 5;
     if kind == 0 {

@@ -133,7 +133,7 @@ impl World {
         };
         let source = self.source(party, bytes);
         let channel = match bytes.byte() % 3 {
-            0 => Channel::Rtcp,
+            0 => Channel::Second,
             _ => Channel::Media,
         };
         let datagram = bytes.chunk(false);
@@ -188,7 +188,7 @@ impl World {
         let report = sender.protect(report, true);
         let channel = match what % 2 {
             0 => Channel::Media,
-            _ => Channel::Rtcp,
+            _ => Channel::Second,
         };
         self.receive(party, channel, source, &report);
     }

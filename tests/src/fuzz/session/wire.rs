@@ -52,14 +52,12 @@ impl Wire {
     }
 
     pub(super) fn open(&mut self, sockets: EndpointSockets) {
-        self.sockets.insert(sockets.media.key);
-        self.sockets.extend(sockets.rtcp.map(|rtcp| rtcp.key));
+        self.sockets.extend(sockets.iter().map(|socket| socket.key));
     }
 
     pub(super) fn close(&mut self, sockets: EndpointSockets) {
-        self.sockets.remove(&sockets.media.key);
-        if let Some(rtcp) = sockets.rtcp {
-            self.sockets.remove(&rtcp.key);
+        for socket in sockets.iter() {
+            self.sockets.remove(&socket.key);
         }
     }
 

@@ -36,7 +36,7 @@ impl WebrtcParts {
         let settings = WebrtcSettings {
             ice: fresh_credentials(entropy),
             fingerprint,
-            candidates: vec![birth.sockets.media.advertised],
+            candidates: birth.sockets.iter().map(|it| it.advertised).collect(),
             extensions: vec![ExtensionKind::Mid],
             source: MediaSource {
                 ssrc: leg.stream.ssrc(),
@@ -213,7 +213,7 @@ impl WebrtcEndpoint {
     fn born(birth: &Birth<'_>, parts: WebrtcParts, local: LocalDescription) -> Self {
         Self {
             leg: parts.leg,
-            socket: birth.sockets.media,
+            sockets: birth.sockets,
             local,
             is_offering: true,
             offer_generation: 0,

@@ -39,6 +39,8 @@ pub(super) struct Browser {
     pub(super) id: EndpointId,
     pub(super) key: EndpointKey,
     pub(super) socket: SocketKey,
+    /// The bridge's socket of the other family.
+    pub(super) second: Option<SocketKey>,
     pub(super) address: SocketAddr,
     /// The bridge's last description.
     pub(super) sdp: String,
@@ -48,13 +50,17 @@ pub(super) struct Browser {
 }
 
 pub(super) fn webrtc_world() -> World {
-    World::with(EngineConfig {
+    World::with(webrtc_config())
+}
+
+pub(super) fn webrtc_config() -> EngineConfig {
+    EngineConfig {
         fingerprint: Some(Fingerprint {
             hash: FingerprintHash::Sha256,
             digest: vec![7; 32],
         }),
         ..EngineConfig::default()
-    })
+    }
 }
 
 pub(super) fn description(words: Words) -> String {
@@ -129,7 +135,15 @@ impl Browser {
 
     fn created(world: &mut World, n: u16, id: EndpointId, prepared: PreparedEndpoint) -> Self {
         let mut sockets = sockets(n);
-        sockets.rtcp = None;
+        let is_wanted = prepared.need().second.is_some();
+        sockets.second = sockets.second.filter(|_| is_wanted).map(|second| {
+            let local = SocketAddr::from((Ipv6Addr::LOCALHOST, second.local.port()));
+            LocalSocket {
+                local,
+                advertised: local,
+                ..second
+            }
+        });
         let created = world
             .session
             .create_endpoint(world.now, prepared, sockets, &mut world.out)
@@ -148,6 +162,7 @@ impl Browser {
             id,
             key: created.key,
             socket: sockets.media.key,
+            second: sockets.second.map(|second| second.key),
             address,
             sdp: created.sdp,
             party,
@@ -197,7 +212,7 @@ impl Browser {
         }
         world.receive_on(self.key, Channel::Media, from, &message.raw);
         let answer = world.out.sent.pop().expect("answered");
-        assert_eq!((answer.socket, answer.to), (self.socket, from));
+        assert_eq!((answer.socket, answer.to), (self.socket_to(from), from));
         let mut response = Message::default();
         response.unmarshal_binary(&answer.bytes).expect("STUN");
         response
@@ -237,7 +252,7 @@ impl Browser {
             .out
             .sent
             .drain(..)
-            .partition(|sent: &Sent| sent.socket == self.socket);
+            .partition(|sent: &Sent| sent.socket == self.socket_to(sent.to));
         world.out.sent = others;
         let now = world.now.at;
         let read = |mut sent: Sent| {
@@ -251,6 +266,12 @@ impl Browser {
             (sent.to, is_control, sent.bytes)
         };
         Vec::into_iter(theirs).map(read).collect()
+    }
+
+    /// The bridge's socket that reaches this address of the browser.
+    pub(super) fn socket_to(&self, to: SocketAddr) -> SocketKey {
+        let second = self.second.filter(|_| to.is_ipv6());
+        second.unwrap_or(self.socket)
     }
 
     /// How many RTP packets went to which address.

@@ -16,7 +16,7 @@ proptest! {
         let mut world = World::new();
         let (one, _two) = world.pair();
         for (is_media, is_party, mut bytes, dress) in datagrams {
-            let channel = if is_media { Channel::Media } else { Channel::Rtcp };
+            let channel = if is_media { Channel::Media } else { Channel::Second };
             let from = if is_party { one.address } else { SocketAddr::from(([1, 2, 3, 4], 5)) };
             // Dressed up so that they get past the first look.
             let dressed = [None, Some([0x80, 0]), Some([0x80, 101]), Some([0x81, 200])];

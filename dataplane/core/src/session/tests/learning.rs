@@ -89,12 +89,12 @@ fn reports_from_strangers_are_not_believed() {
     world.talk(&mut one);
     let goodbye = [0x81, 203, 0, 1, 0, 0, 0, 1];
     let elsewhere = SocketAddr::from(([10, 9, 9, 9], 4001));
-    world.receive_on(one.key, Channel::Rtcp, elsewhere, &goodbye);
+    world.receive_on(one.key, Channel::Second, elsewhere, &goodbye);
     assert_eq!(world.events().count(), 0);
     assert_eq!(world.out.counters.rejected_source, 1);
     let party = SocketAddr::new(one.address.ip(), 4001);
     for _ in 0..3 {
-        world.receive_on(one.key, Channel::Rtcp, party, &goodbye);
+        world.receive_on(one.key, Channel::Second, party, &goodbye);
     }
     let byes: Vec<_> = world.events().collect();
     assert_eq!(byes.len(), 1, "one for each life of the source");
@@ -110,9 +110,9 @@ fn reports_from_the_host_that_rtcp_was_signalled_at_are_believed() {
     world.talk(&mut one);
     let goodbye = [0x81, 203, 0, 1, 0, 0, 0, 1];
     let host = |last| SocketAddr::from(([10, 0, 0, last], 5001));
-    world.receive_on(one.key, Channel::Rtcp, host(78), &goodbye);
+    world.receive_on(one.key, Channel::Second, host(78), &goodbye);
     assert_eq!(world.events().next(), None);
-    world.receive_on(one.key, Channel::Rtcp, host(77), &goodbye);
+    world.receive_on(one.key, Channel::Second, host(77), &goodbye);
     assert!(matches!(world.events().next(), Some(Event::RtcpBye { .. })));
     world.pass(10_000);
     let reports = world.out.sent.iter();

@@ -319,7 +319,7 @@ fn report_loss(world: &mut World, speaker: &Speaker, percent: u8) {
         unreachable!("parties are at 10.0.0.0/8")
     };
     let rtcp = SocketAddr::from((*address.ip(), address.port() + 1));
-    world.receive_on(speaker.party.key, Channel::Rtcp, rtcp, &report);
+    world.receive_on(speaker.party.key, Channel::Second, rtcp, &report);
 }
 
 #[test]

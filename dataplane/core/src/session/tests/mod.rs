@@ -18,7 +18,7 @@ mod walk;
 mod webrtc;
 mod webrtc_offers;
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -234,7 +234,7 @@ fn sockets(n: u16) -> EndpointSockets {
     };
     EndpointSockets {
         media: socket(2 * n, 30_000 + 2 * n),
-        rtcp: Some(socket(2 * n + 1, 30_001 + 2 * n)),
+        second: Some(socket(2 * n + 1, 30_001 + 2 * n)),
     }
 }
 

@@ -4,7 +4,7 @@ use rtpbridge_shared::ipc::recording::{RecordingStart, StreamDirection};
 use rtpbridge_shared::vocab::{EndpointState, IceState};
 use stun::message::{BINDING_ERROR, BINDING_SUCCESS};
 
-use super::browser::{Browser, webrtc_world};
+use super::browser::{Browser, webrtc_config, webrtc_world};
 use super::*;
 use crate::rtcp::parse::{RtcpPacket, packets};
 use crate::sdp::DtlsRole;
@@ -174,6 +174,62 @@ fn only_checked_addresses_are_heard_and_only_the_nominated_one_is_sent_to() {
         world.talk(&mut party);
         assert_eq!(browser.take_targets(&mut world), [to]);
     }
+}
+
+#[test]
+fn with_two_families_each_address_is_reached_over_its_own_socket() {
+    let mut world = World::with(EngineConfig {
+        media_ip: vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()],
+        ..webrtc_config()
+    });
+    let mut browser = Browser::offering(&mut world);
+    let mut party = world.join(PCMU, Direction::Sendrecv);
+    let second = browser.second.expect("two sockets");
+    let candidates = browser.sdp.lines().filter(|l| l.contains("a=candidate:"));
+    let candidates: Vec<String> = candidates.map(str::to_owned).collect();
+    let [ipv4, ipv6] = &candidates[..] else {
+        panic!("{candidates:?}");
+    };
+    assert!(ipv4.contains(" 127.0.0.1 30002 ") && ipv6.contains(" ::1 30003 "));
+    let priority = |line: &str| line.split(' ').nth(3)?.parse::<u32>().ok();
+    assert!(priority(ipv4) > priority(ipv6), "preferred first");
+
+    let local = |world: &World| world.session.details().endpoints[0].local_rtp_addr;
+    let far = SocketAddr::from((Ipv6Addr::LOCALHOST, 5000));
+    browser.nominate(&mut world, far);
+    assert_eq!(local(&world), Some((Ipv6Addr::LOCALHOST, 30_003).into()));
+    // The association is the endpoint's, whichever way its datagrams go.
+    assert_eq!(world.out.started[0].0, browser.socket);
+    let hello = [22, 0xfe, 0xfd, 0, 0];
+    world.receive_on(browser.key, Channel::Second, far, &hello);
+    assert_eq!(world.out.handshakes, [(browser.socket, hello.to_vec())]);
+    world.handshake(&browser, HandshakeOutcome::Transmit(&[1, 2, 3]));
+    let flight = world.out.sent.pop().expect("sent");
+    assert_eq!((flight.socket, flight.to), (second, far));
+    browser.take_keys(&mut world);
+    for to in [far, browser.address, far] {
+        browser.nominate(&mut world, to);
+        browser.talk_from(&mut world, to);
+        assert_eq!(world.take_rtp(&party).len(), 1);
+        world.talk(&mut party);
+        assert_eq!(browser.take_targets(&mut world), [to]);
+    }
+    let removed = world
+        .session
+        .remove_endpoint(world.now, browser.id, &mut world.out);
+    let sockets = removed.expect("it is there").sockets.expect("two");
+    let keys: Vec<_> = sockets.iter().map(|socket| socket.key).collect();
+    assert_eq!(keys, [browser.socket, second]);
+}
+
+#[test]
+fn a_browser_is_served_whatever_family_its_connection_line_names() {
+    let mut world = World::with(EngineConfig {
+        media_ip: vec![Ipv6Addr::LOCALHOST.into()],
+        ..webrtc_config()
+    });
+    let browser = Browser::offering(&mut world);
+    assert!(browser.second.is_none());
 }
 
 #[test]
