@@ -3,6 +3,7 @@
 
 mod conference;
 mod pairs;
+mod programs;
 mod tones;
 
 use std::thread;

@@ -1,4 +1,4 @@
-//! ffmpeg as a party: one process streams a WAV file as PCMU over RTP, another records what arrives.
+//! ffmpeg as a party: one process streams sound over RTP, another records what arrives.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -41,22 +41,25 @@ pub fn free_port() -> SocketAddr {
 
 /// Starts streaming a WAV file in real time as PCMU from `from` to `to`.
 pub fn stream(wav: &Path, from: SocketAddr, to: SocketAddr, log: PathBuf) -> Process {
+    let wav = wav.to_string_lossy();
+    let codec = ["-c:a", "pcm_mulaw", "-ar", "8000", "-ac", "1"];
+    stream_as((&["-i", &wav], &codec), (from, to), log)
+}
+
+/// Starts streaming any input in real time, encoded as the second arguments say, from one address to
+/// another. Payloads have at most 160 bytes.
+pub fn stream_as(
+    (input, codec): (&[&str], &[&str]),
+    (from, to): (SocketAddr, SocketAddr),
+    log: PathBuf,
+) -> Process {
     let target = format!("rtp://{to}?localrtpport={}&pkt_size=172", from.port());
     let mut command = Command::new("ffmpeg");
     command
-        .args(["-hide_banner", "-loglevel", "error", "-re", "-i"])
-        .arg(wav)
-        .args([
-            "-c:a",
-            "pcm_mulaw",
-            "-ar",
-            "8000",
-            "-ac",
-            "1",
-            "-f",
-            "rtp",
-            &target,
-        ]);
+        .args(["-hide_banner", "-loglevel", "error", "-re"])
+        .args(input)
+        .args(codec)
+        .args(["-f", "rtp", &target]);
     Process::start("ffmpeg (streaming)", command, log)
 }
 
@@ -70,9 +73,15 @@ pub struct Recorder {
 impl Recorder {
     /// Starts recording PCMU at `at` into raw samples, and waits until the port is bound.
     pub fn start(at: SocketAddr, directory: &Path) -> Self {
-        let description = directory.join("recorder.sdp");
-        let output = directory.join("recorder.ul");
-        let mut offer = Offer::with_codecs(at, &[(0, "PCMU/8000")]);
+        let copy = ["-c:a", "copy", "-f", "mulaw"];
+        Self::start_as(at, directory, (0, "PCMU/8000"), &copy)
+    }
+
+    /// Starts recording this codec into what ffmpeg is told to make of it.
+    pub fn start_as(at: SocketAddr, directory: &Path, codec: (u8, &str), format: &[&str]) -> Self {
+        let description = directory.join(format!("recorder-{}.sdp", at.port()));
+        let output = directory.join(format!("recorder-{}.raw", at.port()));
+        let mut offer = Offer::with_codecs(at, &[codec]);
         offer.attributes.push("recvonly".to_owned());
         fs::write(&description, offer.write()).expect("description");
         let mut command = Command::new("ffmpeg");
@@ -86,7 +95,8 @@ impl Recorder {
                 "-i",
             ])
             .arg(&description)
-            .args(["-c:a", "copy", "-f", "mulaw", "-flush_packets", "1"])
+            .args(format)
+            .args(["-flush_packets", "1"])
             .arg(&output);
         let process = Process::start(
             "ffmpeg (recording)",
@@ -101,8 +111,8 @@ impl Recorder {
         Self { process, output }
     }
 
-    /// Waits until at least this many samples are there or nothing more comes, ends the recording and
-    /// gives all samples.
+    /// Waits until at least this many bytes are there or nothing more comes, ends the recording and
+    /// gives all of them.
     pub fn finish(mut self, expected: usize) -> Vec<u8> {
         let mut seen = 0;
         let mut still = 0;
