@@ -18,6 +18,8 @@ const OPUS: &[&str] = &[
     "libopus",
     "-b:a",
     "32k",
+    "-vbr",
+    "off",
     "-ar",
     "48000",
     "-ac",
@@ -56,9 +58,10 @@ fn ffmpeg_hears_from_ffmpeg_what_another_codec_said() {
         add(&mut client, sink, to);
         // A peak of an eighth: -18.06 dBFS.
         let sine = ["-f", "lavfi", "-i", "sine=frequency=1000:duration=5"];
-        let log = server.path("stream.log");
+        let log = server.path(&format!("stream-{from:?}.log"));
         let mut stream = ffmpeg::stream_as((&sine, how), (source, target), log);
-        assert!(stream.wait(3 * SOON).success());
+        let ended = stream.wait(3 * SOON);
+        assert!(ended.success(), "{from:?}: {ended}");
         let bytes = recorder.finish(5 * 48_000 * 2);
         let heard: Vec<i16> = bytes
             .chunks_exact(2)

@@ -279,9 +279,12 @@ impl Party {
             .collect()
     }
 
-    /// Everything that is there now or comes until `quiet` has passed without a packet.
+    /// Everything that is there now or comes until `quiet` has passed without a packet; what comes
+    /// without end is left after a second.
     pub fn receive_all(&self, quiet: Duration) -> Vec<Rtp> {
-        std::iter::from_fn(|| self.receive(quiet)).collect()
+        let end = Instant::now() + quiet + Duration::from_secs(1);
+        let next = || (Instant::now() < end).then(|| self.receive(quiet))?;
+        std::iter::from_fn(next).collect()
     }
 
     /// Fails when any RTP comes within `during`.
