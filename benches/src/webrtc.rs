@@ -77,6 +77,9 @@ pub struct WebrtcReport {
     pub stretches: Vec<Row>,
 }
 
+/// Consent of endpoints that stand by lasts 30 s (RFC 7675).
+pub const LONGEST_STRETCH: Duration = Duration::from_secs(25);
+
 /// Runs the plan.
 pub fn measure(plan: &Plan) -> Result<WebrtcReport, String> {
     let failed = |error: std::io::Error| error.to_string();
@@ -108,11 +111,12 @@ pub fn measure(plan: &Plan) -> Result<WebrtcReport, String> {
     stretches.push(stretch(&mut plain, "plain")?);
     let with_both = holdings(plan.dataplane);
     for _ in 1..plan.rounds {
-        webrtc.keep_alive()?;
-        plain.keep_alive()?;
+        keep_alive(&mut webrtc, &mut plain)?;
         stretches.push(stretch(&mut webrtc, "webrtc")?);
+        keep_alive(&mut webrtc, &mut plain)?;
         stretches.push(stretch(&mut plain, "plain")?);
     }
+    keep_alive(&mut webrtc, &mut plain)?;
     webrtc.end()?;
     plain.end()?;
     let after = settle(plan.dataplane, Some(before));
@@ -195,6 +199,12 @@ impl Parties {
     fn end(self) -> Result<(), String> {
         self.calls.into_iter().try_for_each(Call::end)
     }
+}
+
+/// Before each stretch: no connection and no consent outlasts two of the longest.
+fn keep_alive(webrtc: &mut Parties, plain: &mut Parties) -> Result<(), String> {
+    webrtc.keep_alive()?;
+    plain.keep_alive()
 }
 
 fn holdings(pid: Pid) -> Holdings {

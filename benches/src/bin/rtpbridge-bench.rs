@@ -269,6 +269,11 @@ fn processes_of(arguments: &Arguments, server: SocketAddr) -> Result<[Pid; 2], F
 }
 
 fn webrtc_plan(arguments: &Arguments, server: SocketAddr, endpoints: u32) -> Result<Plan, Failure> {
+    let stretch = Duration::from_secs(arguments.warm_up + arguments.seconds);
+    if stretch > webrtc::LONGEST_STRETCH {
+        let most = webrtc::LONGEST_STRETCH.as_secs();
+        return Err(format!("--warm-up and --seconds are at most {most} s with --webrtc").into());
+    }
     let [control, dataplane] = processes_of(arguments, server)?;
     Ok(Plan {
         server,

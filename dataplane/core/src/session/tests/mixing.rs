@@ -9,15 +9,15 @@ use crate::codec::{Decoder, Encoder, audio_rate, probe};
 use crate::entropy::Entropy;
 
 /// Somebody who speaks a tone and remembers what they heard.
-struct Speaker {
-    party: Party,
-    codec: Codec,
+pub(super) struct Speaker {
+    pub(super) party: Party,
+    pub(super) codec: Codec,
     encoder: Encoder,
     frequency: f64,
     level_dbfs: f64,
     spoken: usize,
     is_speaking: bool,
-    heard: Vec<(RtpHeader, Vec<u8>)>,
+    pub(super) heard: Vec<(RtpHeader, Vec<u8>)>,
 }
 
 const FORMATS: [(&str, Codec, u8); 4] = [
@@ -28,7 +28,7 @@ const FORMATS: [(&str, Codec, u8); 4] = [
 ];
 
 impl Speaker {
-    fn join(world: &mut World, codec: Codec, frequency: f64, level_dbfs: f64) -> Self {
+    pub(super) fn join(world: &mut World, codec: Codec, frequency: f64, level_dbfs: f64) -> Self {
         let known = FORMATS.iter().find(|(_, known, _)| *known == codec);
         let (formats, ..) = known.expect("one of four");
         let settings = OpusSettings::default();
@@ -45,7 +45,7 @@ impl Speaker {
     }
 
     /// The next 20 ms.
-    fn packet(&mut self) -> Vec<u8> {
+    pub(super) fn packet(&mut self) -> Vec<u8> {
         let rate_hz = audio_rate(self.codec);
         let count = rate_hz as usize / 50;
         let amplitude = probe::amplitude(self.level_dbfs);
@@ -112,7 +112,7 @@ fn speak(world: &mut World, speakers: &mut [Speaker], ms: u64) {
 }
 
 /// One SSRC, no jump in sequence, no timestamp that decreases among audio packets.
-fn assert_one_stream(heard: &[(RtpHeader, Vec<u8>)]) {
+pub(super) fn assert_one_stream(heard: &[(RtpHeader, Vec<u8>)]) {
     for pair in heard.windows(2) {
         let (before, after) = (&pair[0].0, &pair[1].0);
         assert_eq!(after.ssrc, before.ssrc);

@@ -4,6 +4,7 @@ mod bridges;
 mod browser;
 mod calls;
 mod digits;
+mod drift;
 mod files;
 mod hostile;
 mod learning;
