@@ -37,6 +37,12 @@ window.party = (() => {
     return {};
   }
 
+  // Sends nothing any more, not even silence.
+  async function hush() {
+    await sender.replaceTrack(null);
+    return {};
+  }
+
   async function describe(description) {
     await pc.setLocalDescription(description);
     await until(() => pc.iceGatheringState === "complete", "candidates");
@@ -139,5 +145,5 @@ window.party = (() => {
     }
   }
 
-  return { open, speak, offer, answer, accept, connected, listen, stats, dtmf, close };
+  return { open, speak, hush, offer, answer, accept, connected, listen, stats, dtmf, close };
 })();
