@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod bridge;
+mod bridge_delay;
 mod calls;
 mod config;
 mod connection;

@@ -183,32 +183,61 @@ fn who_takes_no_long_packets_is_sent_short_ones_over_a_bridge_too() {
     assert_eq!(there.out.counters.transcode_errors, 0);
 }
 
-#[test]
-fn what_a_bridge_adds_is_one_tick() {
-    let (mut here, mut there) = (World::new(), World::new());
-    join(&mut here, &mut there, 0, Direction::Sendrecv);
-    let near = here.join(PCMU, Direction::Recvonly);
-    let far = there.join(PCMU, Direction::Recvonly);
-    pass(&mut [&mut here, &mut there], 100);
-    here.tone_of(1000.0);
-    let mut first = [None, None];
-    for ms in 0..200 {
-        here.pass(1);
-        there.pass(1);
-        let heard = [
-            !here.take_rtp(&near).is_empty(),
-            !there.take_rtp(&far).is_empty(),
-        ];
-        for (first, heard) in first.iter_mut().zip(heard) {
-            if heard {
-                first.get_or_insert(ms);
-            }
+/// Milliseconds from when the speaker begins a tone, so long after a tick, to when the listener hears
+/// it. Speaker, listener and a third who says nothing are in the sessions of these numbers.
+fn mouth_to_ear_ms(parties: [usize; 3], bridges: &[(usize, usize)], after_tick_ms: u64) -> f64 {
+    let mut worlds = [World::new(), World::new(), World::new()];
+    let [mut speaker, listener, mut third] =
+        parties.map(|at| worlds[at].join(PCMU, Direction::Sendrecv));
+    for (n, (one, other)) in (0..).zip(bridges) {
+        let [one, other] = worlds.get_disjoint_mut([*one, *other]).expect("two");
+        join(one, other, n, Direction::Sendrecv);
+    }
+    // Silence, and steps between 8316 and -8316.
+    let frames = [0xff, 0x1f].map(|low| (0..160).map(|n| low | (n / 4 % 2) << 7).collect());
+    let [silence, sound]: [Vec<u8>; 2] = frames;
+    for ms in 0..2000 + after_tick_ms {
+        let now = ms.saturating_sub(after_tick_ms);
+        if ms >= after_tick_ms && now.is_multiple_of(20) {
+            let said = if now < 1800 { &silence } else { &sound };
+            let packet = speaker.packet(0, false, said);
+            worlds[parties[0]].receive(&speaker, &packet);
+            speaker.step();
+            let packet = third.packet(0, false, &silence);
+            worlds[parties[2]].receive(&third, &packet);
+            third.step();
+        }
+        for world in &mut worlds {
+            world.pass(1);
+        }
+        let heard = decoded(Codec::Pcmu, &worlds[parties[1]].take_rtp(&listener));
+        let begins = heard.iter().position(|sample| sample.unsigned_abs() > 4158);
+        if let Some(at) = begins {
+            return (now - 1800) as f64 + at as f64 / 8.0;
         }
     }
-    let [Some(near), Some(far)] = first else {
-        panic!("{first:?}");
-    };
-    assert!((0..=20).contains(&(far - near)), "{near} and {far}");
+    panic!("nothing was heard");
+}
+
+#[test]
+fn what_a_bridge_adds_to_mixing_is_a_tick_and_the_change_of_rate() {
+    for after_tick_ms in 0..20 {
+        let mixed = mouth_to_ear_ms([0, 0, 0], &[], after_tick_ms);
+        let shapes = [
+            ([0, 1, 0], &[(0, 1)][..]),
+            ([0, 1, 1], &[(0, 1)]),
+            ([1, 0, 2], &[(0, 1), (0, 2)]),
+            ([0, 1, 2], &[(0, 1), (1, 2), (2, 0)]),
+        ];
+        for (parties, bridges) in shapes {
+            let bridged = mouth_to_ear_ms(parties, bridges, after_tick_ms);
+            let added = bridged - mixed;
+            assert!(
+                added <= 25.0,
+                "{after_tick_ms}: {mixed} and {bridged} in {parties:?}"
+            );
+        }
+    }
 }
 
 #[test]
