@@ -145,27 +145,20 @@ mod tests {
     use super::*;
     use crate::codec::probe;
 
-    fn steepest(pcm: &[i16]) -> i32 {
-        pcm.windows(2)
-            .map(|w| (i32::from(w[1]) - i32::from(w[0])).abs())
-            .max()
-            .unwrap_or(0)
-    }
-
     #[test]
     fn a_tone_goes_on_through_one_lost_frame_without_a_click() {
         for rate in [8000, 16000, 48000] {
             let mut pcm = probe::tone(rate, 440.0, -10.0, rate as usize / 5);
-            let natural = steepest(&pcm);
+            let natural = probe::steepest(&pcm);
             let frame = rate as usize / 50;
             let mut concealer = Concealer::new(rate);
             concealer.accept(&mut pcm[..5 * frame]);
             concealer.conceal(&mut pcm[5 * frame..6 * frame]);
             concealer.accept(&mut pcm[6 * frame..]);
             assert!(
-                steepest(&pcm) <= natural * 3 / 2,
+                probe::steepest(&pcm) <= natural * 3 / 2,
                 "{rate}: {} {natural}",
-                steepest(&pcm)
+                probe::steepest(&pcm)
             );
             let filled = probe::level_at(&pcm[5 * frame..6 * frame], rate, 440.0);
             assert!(filled > -14.0, "{rate}: {filled}");
@@ -179,7 +172,7 @@ mod tests {
         let mut gap = vec![1; 1600];
         concealer.conceal(&mut gap);
         assert!(gap[480..].iter().all(|sample| *sample == 0));
-        assert!(steepest(&gap) < 8000);
+        assert!(probe::steepest(&gap) < 8000);
     }
 
     #[test]

@@ -41,6 +41,14 @@ pub(crate) fn noise(seed: u64, samples: usize) -> impl Iterator<Item = i16> {
 }
 
 /// Amplitude and phase-free level of one frequency, under a Hann window.
+/// The largest step from one sample to the next.
+pub(crate) fn steepest(pcm: &[i16]) -> i32 {
+    pcm.windows(2)
+        .map(|w| (i32::from(w[1]) - i32::from(w[0])).abs())
+        .max()
+        .unwrap_or(0)
+}
+
 pub(crate) fn level_at(pcm: &[i16], rate_hz: u32, frequency_hz: f64) -> f64 {
     let step = TAU * frequency_hz / f64::from(rate_hz);
     let count = pcm.len() as f64;

@@ -77,26 +77,19 @@ mod tests {
     use super::*;
     use crate::codec::probe;
 
-    fn steepest(pcm: &[i16]) -> i32 {
-        pcm.windows(2)
-            .map(|w| (i32::from(w[1]) - i32::from(w[0])).abs())
-            .max()
-            .unwrap_or(0)
-    }
-
     #[test]
     fn tones_are_changed_in_length_alone() {
         for rate in [8000u32, 16000, 48000] {
             for frequency in [200.0, 440.0, 1000.0] {
                 let pcm = probe::tone(rate, frequency, -10.0, rate as usize / 50);
-                let natural = steepest(&pcm);
+                let natural = probe::steepest(&pcm);
                 let mut shorter = pcm.clone();
                 shorten(&mut shorter, rate);
                 let mut longer = pcm.clone();
                 lengthen(&mut longer, rate);
                 assert!(shorter.len() < pcm.len() && longer.len() > pcm.len());
                 for (changed, name) in [(shorter, "shorter"), (longer, "longer")] {
-                    let steep = steepest(&changed);
+                    let steep = probe::steepest(&changed);
                     assert!(
                         steep <= natural * 5 / 4,
                         "{rate} {frequency} {name}: {steep} {natural}"

@@ -76,11 +76,7 @@ impl Call {
 }
 
 fn steepest(pcm: &[i16]) -> f64 {
-    pcm.windows(2)
-        .map(|w| (i32::from(w[1]) - i32::from(w[0])).abs())
-        .max()
-        .unwrap_or(0)
-        .into()
+    probe::steepest(pcm).into()
 }
 
 /// Steepest step of a −10 dBFS sine.

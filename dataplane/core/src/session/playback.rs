@@ -118,12 +118,7 @@ impl Session {
         endpoint: EndpointId,
         out: &mut dyn Outbox,
     ) -> Result<(), RequestError> {
-        self.on_command(now.at)?;
-        let key = self.key_of(endpoint)?;
-        self.file_mut(key)?;
-        let mut paused = Ok(());
-        self.change_file(key, now, out, |file| paused = file.pause());
-        paused
+        self.command_file(endpoint, now, out, FileEndpoint::pause)
     }
 
     /// `endpoint.file.resume`
@@ -136,12 +131,7 @@ impl Session {
         endpoint: EndpointId,
         out: &mut dyn Outbox,
     ) -> Result<(), RequestError> {
-        self.on_command(now.at)?;
-        let key = self.key_of(endpoint)?;
-        self.file_mut(key)?;
-        let mut resumed = Ok(());
-        self.change_file(key, now, out, |file| resumed = file.resume());
-        resumed
+        self.command_file(endpoint, now, out, FileEndpoint::resume)
     }
 
     /// A file played its last sample, or its decoder gave up; `before` is how it stood then.
@@ -198,6 +188,21 @@ impl Session {
     fn file_mut(&mut self, key: EndpointKey) -> Result<&mut FileEndpoint, RequestError> {
         let endpoint = self.endpoints.get_mut(key);
         endpoint.ok_or(RequestError::EndpointNotFound)?.as_file()
+    }
+
+    fn command_file(
+        &mut self,
+        endpoint: EndpointId,
+        now: Moment,
+        out: &mut dyn Outbox,
+        command: fn(&mut FileEndpoint) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        self.on_command(now.at)?;
+        let key = self.key_of(endpoint)?;
+        self.file_mut(key)?;
+        let mut outcome = Ok(());
+        self.change_file(key, now, out, |file| outcome = command(file));
+        outcome
     }
 
     fn change_file(

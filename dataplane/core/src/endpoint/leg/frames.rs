@@ -112,7 +112,7 @@ impl MediaLeg {
         let placed = self.track.place(&mut self.stream, maker, frame, now.at);
         let header = self.header(placed, codec.send_payload_type);
         self.stream.on_sent(frame.payload.len());
-        let Some(mut len) = area.compose(&header, frame.payload) else {
+        let Some(len) = area.compose(&header, frame.payload) else {
             sinks.out.counters().transcode_errors += 1;
             return;
         };
@@ -123,16 +123,6 @@ impl MediaLeg {
             let packet = area.packet(len);
             self.tap(StreamDirection::Outbound, kind, now.wall, packet, sinks);
         }
-        if let Some(keys) = &mut self.keys {
-            match keys.protector.protect_rtp(&mut area.0[..], len) {
-                Ok(protected) => len = protected,
-                Err(_) => {
-                    sinks.out.counters().srtp_errors += 1;
-                    return;
-                }
-            }
-        }
-        sinks.out.transmit(path.socket, path.to, area.packet(len));
-        sinks.out.counters().packets_routed += 1;
+        self.send_packet(&mut area.0[..], len, path, sinks);
     }
 }

@@ -261,7 +261,7 @@ impl MediaLeg {
     ) {
         let mut area = [0; MAX_EVENT_PACKET_LEN + MAX_RTP_OVERHEAD];
         let header = self.header(placed, format.send_payload_type);
-        let mut len = header.len() + EVENT_LEN;
+        let len = header.len() + EVENT_LEN;
         area[..header.len()].copy_from_slice(&header);
         area[header.len()..len].copy_from_slice(&payload.write());
         self.stream.on_sent(EVENT_LEN);
@@ -272,8 +272,19 @@ impl MediaLeg {
             let outbound = StreamDirection::Outbound;
             self.tap(outbound, kind, now.wall, &area[..len], sinks);
         }
+        self.send_packet(&mut area, len, path, sinks);
+    }
+
+    /// Encrypts the RTP packet in the first `len` bytes of `area` if the leg has keys, and sends it.
+    pub(super) fn send_packet(
+        &mut self,
+        area: &mut [u8],
+        mut len: usize,
+        path: Path,
+        sinks: &mut Sinks<'_>,
+    ) {
         if let Some(keys) = &mut self.keys {
-            match keys.protector.protect_rtp(&mut area, len) {
+            match keys.protector.protect_rtp(area, len) {
                 Ok(protected) => len = protected,
                 Err(_) => {
                     sinks.out.counters().srtp_errors += 1;

@@ -119,13 +119,6 @@ fn encoded(codec: Codec, rate: u32, ms: u32, pcm: &[i16]) -> Vec<Vec<u8>> {
         .collect()
 }
 
-fn steepest(pcm: &[i16]) -> i32 {
-    pcm.windows(2)
-        .map(|w| (i32::from(w[1]) - i32::from(w[0])).abs())
-        .max()
-        .unwrap_or(0)
-}
-
 #[test]
 fn frames_of_any_length_become_frames_of_the_listeners_length() {
     for (ms, ptime) in [
@@ -213,7 +206,7 @@ fn a_tenth_lost_at_random_is_heard_without_clicks_or_drift() {
             "{case}"
         );
         let natural = probe::amplitude(-10.0) * std::f64::consts::TAU * 440.0 / f64::from(hears);
-        let steep = steepest(&heard[hears as usize / 2..]);
+        let steep = probe::steepest(&heard[hears as usize / 2..]);
         assert!(
             f64::from(steep) < 2.5 * natural + 600.0,
             "{case}: jump of {steep}, {natural}"
