@@ -6,6 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use rtpbridge_tests::harness::server::binary;
 use rtpbridge_tests::shipped::{allowed_calls, dashboard_queries, run_tool, systemd_dir};
 use serde_json::Value;
 
@@ -212,6 +213,32 @@ fn copy_tree(from: &Path, to: &Path) {
             copy_tree(&path, &to.join(name));
         } else if path.is_file() && kept {
             fs::copy(&path, to.join(name)).expect("copied");
+        }
+    }
+}
+
+/// What the image's last stage is made from holds no libraries but these.
+#[test]
+fn the_programs_need_no_library_that_the_image_lacks() {
+    let in_image = ["libc.so.6", "libm.so.6", "libgcc_s.so.1"];
+    for program in [
+        "rtpbridge",
+        "rtpbridge-control",
+        "rtpbridge-dataplane",
+        "rtpbridgectl",
+    ] {
+        let Some(needs) = run_tool(Command::new("ldd").arg(binary(program))) else {
+            return;
+        };
+        let libraries = needs
+            .lines()
+            .filter_map(|line| line.split_whitespace().next());
+        let libraries: Vec<_> = libraries
+            .filter(|name| !name.starts_with("linux-vdso") && !name.contains("/ld-linux"))
+            .collect();
+        assert!(libraries.contains(&"libc.so.6"), "{needs}");
+        for library in libraries {
+            assert!(in_image.contains(&library), "{program} needs {library}");
         }
     }
 }

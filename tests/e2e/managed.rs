@@ -1,16 +1,20 @@
-//! processes, systemd and Privilege: what the service manager hears from the running programs, and how
-//! little they are able to do.
+//! processes, systemd and Privilege: what the service manager hears from the running programs, what the
+//! operator sees of them, and how little they are able to do.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::os::unix::net::UnixDatagram;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use rtpbridge_tests::harness::Server;
+use rtpbridge_tests::harness::process::Process;
+use rtpbridge_tests::harness::server::binary;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::peer::Party;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Fields of /proc/PID/status.
 fn process_status(pid: nix::unistd::Pid) -> BTreeMap<String, String> {
@@ -134,4 +138,44 @@ fn the_service_manager_hears_from_both_programs() {
     server.dataplane().signal(Signal::SIGTERM);
     hear(&of_dataplane, "STOPPING=1");
     assert_eq!(server.dataplane().wait(SOON).code(), Some(0));
+}
+
+#[test]
+fn the_operators_live_table_follows_what_happens_until_ctrl_c() {
+    let server = Server::start();
+    let (mut client, session) = server.session();
+    let watch = format!(
+        "exec {} --runtime-dir {} sessions --watch",
+        binary("rtpbridgectl").display(),
+        server.path("run").display()
+    );
+    // `script` is the terminal.
+    let mut terminal = Command::new("script");
+    terminal.args([
+        "--quiet",
+        "--flush",
+        "--return",
+        "--command",
+        &watch,
+        "/dev/null",
+    ]);
+    let (keys, mut keyboard) = std::io::pipe().unwrap();
+    let log = server.path("terminal.log");
+    let mut terminal = Process::start_with_input("script", terminal, log, keys.into());
+    let shows = |terminal: &Process, text: &str| {
+        let shown = terminal.log();
+        let last = shown.rsplit("\u{1b}[H\u{1b}[2J").next();
+        last.is_some_and(|last| last.contains(text))
+    };
+    for (id, count) in [(session.as_str(), "1 sessions"), ("", "0 sessions")] {
+        eventually(count, SOON, || {
+            (shows(&terminal, id) && shows(&terminal, count)).then_some(())
+        });
+        if !id.is_empty() {
+            client.call("session.destroy", json!({}));
+        }
+    }
+    keyboard.write_all(b"\x03").unwrap();
+    let ended_by_ctrl_c = 128 + Signal::SIGINT as i32;
+    assert_eq!(terminal.wait(SOON).code(), Some(ended_by_ctrl_c));
 }
