@@ -11,6 +11,7 @@
 
 mod arrivals;
 mod buffers;
+mod files;
 mod sends;
 
 use std::io;
@@ -25,6 +26,7 @@ use rtpbridge_core::session::PacketBuffer;
 
 use self::arrivals::{Arrival, Arrivals};
 use self::buffers::BufferRing;
+use self::files::{Files, Target};
 use self::sends::Sends;
 use super::udp::{Received, UdpSocket};
 
@@ -52,6 +54,7 @@ const CANCELLED: u64 = u64::MAX - 2;
 pub(crate) struct PreparedRing {
     ring: IoUring,
     buffers: BufferRing,
+    files: Files,
     places: u32,
 }
 
@@ -66,6 +69,7 @@ pub(crate) struct Ring {
     free: Vec<u32>,
     /// Places whose request has ended and is to be made again.
     ended: Vec<u32>,
+    files: Files,
     places: u32,
     waker: RawFd,
     is_waker_ended: bool,
@@ -82,6 +86,7 @@ struct Standing {
     generation: u32,
     /// The owner's name for the socket; none while the place is free.
     key: Option<u64>,
+    fd: RawFd,
     request: Request,
 }
 
@@ -102,6 +107,10 @@ impl PreparedRing {
     /// # Errors
     /// The kernel is too old, or somebody forbids it (container runtimes do).
     pub(crate) fn new(sockets: u32) -> io::Result<Self> {
+        Self::with_files(sockets, Files::of_this_kernel())
+    }
+
+    fn with_files(sockets: u32, files: Files) -> io::Result<Self> {
         let ring: IoUring = IoUring::builder()
             .setup_r_disabled()
             .setup_single_issuer()
@@ -112,7 +121,7 @@ impl PreparedRing {
             .build(SUBMISSIONS)?;
         let buffers = BufferRing::new();
         let submitter = ring.submitter();
-        submitter.register_files_sparse(sockets)?;
+        files.register(&submitter, sockets)?;
         buffers.register(&submitter, GROUP)?;
         let flags = Flags::FIXED_FILE | Flags::BUFFER_SELECT | Flags::SKIP_SUCCESS;
         submitter.register_restrictions(&mut [
@@ -126,6 +135,7 @@ impl PreparedRing {
         Ok(Self {
             ring,
             buffers,
+            files,
             places: sockets,
         })
     }
@@ -141,6 +151,7 @@ impl PreparedRing {
             standing: Vec::new(),
             free: Vec::new(),
             ended: Vec::new(),
+            files: self.files,
             places: self.places,
             waker: waker.as_raw_fd(),
             is_waker_ended: true,
@@ -169,6 +180,7 @@ impl Ring {
         }
         if let Some(standing) = self.standing.get_mut(place as usize) {
             standing.key = Some(key);
+            standing.fd = socket.raw_fd();
             standing.request = Request::Ended;
         }
         self.ended.push(place);
@@ -200,6 +212,7 @@ impl Ring {
         };
         standing.generation = (standing.generation + 1) & GENERATIONS;
         let key = standing.key.take();
+        standing.fd = -1;
         // It fails only for a place that never was.
         let _ = self.set_file(place.0, -1);
         self.free.push(place.0);
@@ -263,7 +276,8 @@ impl Ring {
         if self.sends.is_full() {
             self.flush();
         }
-        match self.sends.stage(types::Fixed(place.0), datagram, to) {
+        let target = self.target(place.0);
+        match self.sends.stage(target, datagram, to) {
             Some(entry) => self.push(&entry.user_data(SENT)),
             None => self.send_errors += 1,
         }
@@ -303,14 +317,20 @@ impl Ring {
         self.standing.push(Standing {
             generation: 0,
             key: None,
+            fd: -1,
             request: Request::Ended,
         });
         Ok(place)
     }
 
     fn set_file(&self, place: u32, fd: RawFd) -> io::Result<()> {
-        let submitter = self.ring.submitter();
-        submitter.register_files_update(place, &[fd]).map(drop)
+        self.files.set(&self.ring.submitter(), place, fd)
+    }
+
+    fn target(&self, place: u32) -> Target {
+        let standing = self.standing.get(place as usize);
+        let fd = standing.map_or(-1, |standing| standing.fd);
+        self.files.target(place, fd)
     }
 
     /// Makes the requests that have ended again.
@@ -330,8 +350,9 @@ impl Ring {
             standing.request = Request::Standing;
             let request = name(place, standing.generation);
             let header: *const libc::msghdr = self.arrivals.header();
-            let receive = opcode::RecvMsgMulti::new(types::Fixed(place), header, GROUP);
-            self.push(&receive.build().user_data(request));
+            let target = self.files.target(place, standing.fd);
+            let receive = opcode::RecvMsgMulti::new(target.fd, header, GROUP).build();
+            self.push(&receive.flags(target.flags).user_data(request));
         }
         Ok(())
     }

@@ -5,9 +5,9 @@ use std::net::SocketAddr;
 
 use io_uring::opcode;
 use io_uring::squeue::{Entry, Flags};
-use io_uring::types::Fixed;
 use rtpbridge_core::session::PacketBuffer;
 
+use super::files::Target;
 use crate::sys::udp::{SockAddr, to_sockaddr};
 
 /// Datagrams staged at a time.
@@ -52,7 +52,7 @@ impl Sends {
     /// A request to send it, at once or not at all; none when it is too long or there is no place.
     pub(super) fn stage(
         &mut self,
-        socket: Fixed,
+        socket: Target,
         datagram: &[u8],
         to: SocketAddr,
     ) -> Option<Entry> {
@@ -63,10 +63,10 @@ impl Sends {
         let name_bytes;
         (place.to, name_bytes) = to_sockaddr(to);
         self.used += 1;
-        let send = opcode::Send::new(socket, place.bytes.as_ptr(), length)
+        let send = opcode::Send::new(socket.fd, place.bytes.as_ptr(), length)
             .flags(libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
             .dest_addr((&raw const place.to).cast())
             .dest_addr_len(name_bytes);
-        Some(send.build().flags(Flags::SKIP_SUCCESS))
+        Some(send.build().flags(socket.flags | Flags::SKIP_SUCCESS))
     }
 }
