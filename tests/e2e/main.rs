@@ -27,6 +27,7 @@ mod restart;
 mod routing;
 mod rtcp;
 mod sdp;
+mod secrets;
 mod shutdown;
 mod soak;
 mod sound;
