@@ -112,7 +112,8 @@ impl<K: Copy + PartialEq> Bus<K> {
         }
     }
 
-    /// What a party loses of what it is sent, in percent, for the encoder that is its own.
+    /// What a party loses of what it is sent, in percent. A shared encoder expects what the worst of
+    /// its listeners loses.
     pub fn set_expected_loss(&mut self, key: K, percent: u8) {
         if let Some(party) = self.parties.iter_mut().find(|party| party.key == key) {
             party.loss_percent = percent;
@@ -147,21 +148,10 @@ impl<K: Copy + PartialEq> Bus<K> {
         emit: &mut impl FnMut(K, EncodedFrame<'_>),
     ) {
         let active = self.gather(pull);
-        let is_active = |party: &&Party<K>| party.contribution != Contribution::None;
-        let bridges = self.parties.iter().filter(|party| party.is_bridge);
-        let bridges = bridges.filter(is_active).count();
+        self.count_idle(active);
         for at in 0..self.parties.len() {
-            let party = &mut self.parties[at];
-            let own = match party.is_bridge {
-                true => bridges,
-                false => usize::from(party.contribution != Contribution::None),
-            };
-            party.idle_ticks = if active > own {
-                0
-            } else {
-                party.idle_ticks.saturating_add(1)
-            };
-            if party.hears.is_none() || party.idle_ticks > COMFORT_TICKS {
+            let party = &self.parties[at];
+            if !party.is_due() {
                 continue;
             }
             if party.prefers_sharing(self.rate_hz) {
@@ -197,6 +187,25 @@ impl<K: Copy + PartialEq> Bus<K> {
         active
     }
 
+    /// Notes for whom there is somebody to hear. For all before any is sent something: the first of a
+    /// group encodes for the others.
+    fn count_idle(&mut self, active: usize) {
+        let is_active = |party: &&Party<K>| party.contribution != Contribution::None;
+        let bridges = self.parties.iter().filter(|party| party.is_bridge);
+        let bridges = bridges.filter(is_active).count();
+        for party in &mut self.parties {
+            let own = match party.is_bridge {
+                true => bridges,
+                false => usize::from(party.contribution != Contribution::None),
+            };
+            party.idle_ticks = if active > own {
+                0
+            } else {
+                party.idle_ticks.saturating_add(1)
+            };
+        }
+    }
+
     fn send_shared(&mut self, tick: Tick, at: usize, emit: &mut impl FnMut(K, EncodedFrame<'_>)) {
         let party = &mut self.parties[at];
         let Some(format) = party.hears else { return };
@@ -219,14 +228,18 @@ impl<K: Copy + PartialEq> Bus<K> {
             // The first of the group encoded for all.
             return;
         }
+        let rate_hz = self.rate_hz;
+        let is_member = |party: &Party<K>| {
+            party.hears == Some(format) && party.is_due() && party.prefers_sharing(rate_hz)
+        };
+        let members = self.parties.iter().filter(|party| is_member(party));
+        let worst = members.map(|party| party.loss_percent).max();
+        let fanout = &mut self.groups[group].fanout;
+        fanout.set_expected_loss(&format, worst.unwrap_or(0));
         // The encode is handed to every member while its payload stands.
-        let (parties, rate_hz) = (&mut self.parties, self.rate_hz);
+        let parties = &mut self.parties;
         let mut to_members = |frame: EncodedFrame<'_>| {
-            for party in parties.iter_mut().filter(|party| {
-                party.hears == Some(format)
-                    && party.idle_ticks <= COMFORT_TICKS
-                    && party.prefers_sharing(rate_hz)
-            }) {
+            for party in parties.iter_mut().filter(|party| is_member(party)) {
                 let frame = party.stamp(tick, frame);
                 emit(party.key, frame);
             }
@@ -280,6 +293,11 @@ impl<K: Copy + PartialEq> Bus<K> {
 }
 
 impl<K> Party<K> {
+    /// Whether it is sent something in this tick.
+    fn is_due(&self) -> bool {
+        self.hears.is_some() && self.idle_ticks <= COMFORT_TICKS
+    }
+
     /// Whether it is to hear the plain total, encoded once for all who do.
     fn prefers_sharing(&self, rate_hz: u32) -> bool {
         let Some(format) = self.hears else {

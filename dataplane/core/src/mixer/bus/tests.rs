@@ -272,3 +272,45 @@ fn parties_come_change_and_go() {
     room.run(5);
     assert!(room.sent[&1].len() > 5);
 }
+
+#[test]
+fn all_listeners_hear_the_first_frame_after_a_pause() {
+    for codec in [Codec::Pcmu, Codec::Opus] {
+        let mut room = Room::new(codec::audio_rate(codec), &[(codec, 20); 5]);
+        room.run(150);
+        assert!((0..5).all(|party| room.sent[&party].len() == 10), "{codec}");
+        room.speak(4, 500.0, -10.0);
+        room.run(3);
+        for party in 0..4 {
+            let begun = room.sent[&party][10].tick;
+            assert_eq!(
+                (room.sent[&party].len(), begun),
+                (13, 1151),
+                "{codec} {party}"
+            );
+        }
+        room.tones[4] = None;
+        room.run(50);
+        assert!((0..4).all(|party| room.sent[&party].len() == 23), "{codec}");
+    }
+}
+
+#[test]
+fn a_shared_encode_expects_what_the_worst_of_its_listeners_loses() {
+    let sent_at = |losses: [u8; 3]| {
+        let mut room = Room::new(48000, &[(Codec::Opus, 20); 4]);
+        for (party, percent) in (1..).zip(losses) {
+            room.bus.set_expected_loss(party, percent);
+        }
+        room.speak(0, 500.0, -10.0);
+        room.run(60);
+        assert_eq!(room.bus.groups.len(), 1);
+        let sent = &room.sent[&2][20..];
+        sent.iter()
+            .map(|sent| sent.payload.clone())
+            .collect::<Vec<_>>()
+    };
+    let (none, some) = (sent_at([0, 0, 0]), sent_at([0, 0, 25]));
+    assert!(none != some, "the encoder knows");
+    assert!(some == sent_at([25, 25, 25]), "of the worst");
+}
