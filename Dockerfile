@@ -23,8 +23,9 @@ WORKDIR /src
 COPY --from=skeleton /src .
 RUN cargo build --release --locked -p rtpbridge-control -p rtpbridge-dataplane
 COPY . .
-# The stubs were compiled after these files were written, so cargo would take them for current.
-RUN find . -name '*.rs' -exec touch {} + \
+# The stubs were compiled after these files were written, so cargo would take them for current. What
+# build scripts of dependencies made is as old as it was, or they would be compiled again.
+RUN find . -path ./target -prune -o -name '*.rs' -exec touch {} + \
     && cargo build --release --locked -p rtpbridge-control -p rtpbridge-dataplane \
     && mkdir -p /image/usr/local/bin /image/var/lib/rtpbridge/recordings /image/var/cache/rtpbridge \
                 /image/run/rtpbridge \

@@ -5,6 +5,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, SystemTime};
 
 use rtpbridge_tests::harness::server::binary;
 use rtpbridge_tests::shipped::{allowed_calls, dashboard_queries, run_tool, systemd_dir};
@@ -215,6 +216,37 @@ fn copy_tree(from: &Path, to: &Path) {
             fs::copy(&path, to.join(name)).expect("copied");
         }
     }
+}
+
+/// The command that has cargo see our sources again after the stubs, and only them.
+#[test]
+fn the_images_build_leaves_its_cached_dependencies_alone() {
+    let dockerfile = systemd_dir().join("../Dockerfile");
+    let dockerfile = fs::read_to_string(dockerfile).expect("shipped");
+    let (_, command) = dockerfile.rsplit_once("RUN find").expect("a build stage");
+    let (command, _) = command.split_once(" \\\n").expect("more commands");
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
+    let files = ["control/src/main.rs", "target/release/build/x/out/made.rs"];
+    let [ours, made] = files.map(|file| dir.path().join(file));
+    for file in [&ours, &made] {
+        fs::create_dir_all(file.parent().expect("below")).expect("directory");
+        let file = fs::File::create(file).expect("file");
+        file.set_modified(long_ago).expect("a time");
+    }
+    let command = format!("find{command}");
+    run_tool(
+        Command::new("sh")
+            .args(["-ec", &command])
+            .current_dir(dir.path()),
+    );
+    let modified = |file| {
+        fs::metadata(file)
+            .and_then(|it| it.modified())
+            .expect("a time")
+    };
+    assert!(modified(&ours) > long_ago, "{command}");
+    assert_eq!(modified(&made), long_ago, "{command}");
 }
 
 /// What the image's last stage is made from holds no libraries but these.
