@@ -57,6 +57,30 @@ fn media_flows_on_without_a_client_and_another_connection_attaches() {
 }
 
 #[test]
+fn what_a_client_asked_for_before_it_left_is_done() {
+    let server = Server::start();
+    let mut other = server.client();
+    let (mut client, session) = server.session();
+    let tone = json!({"id": "t", "method": "endpoint.create_tone", "params": {"tone": "busy"}});
+    for _ in 0..10 {
+        client.send_text(&tone.to_string());
+    }
+    client.send_text(&json!({"id": "d", "method": "session.destroy"}).to_string());
+    client.close();
+    // Well before its time as an orphan is over.
+    eventually("the session is gone", SOON, || {
+        let gone = other.call("session.list", json!({}))["sessions"] == json!([]);
+        gone.then_some(())
+    });
+    other.refuse(
+        "session.attach",
+        json!({"session_id": session}),
+        "SESSION_NOT_FOUND",
+    );
+    assert_eq!(server.metric("rtpbridge_endpoints_total"), 10.0);
+}
+
+#[test]
 fn an_orphan_that_nobody_claims_ends() {
     let server = Server::builder().set("disconnect_timeout_secs", 1).start();
     let (mut client, session) = server.session();

@@ -5,12 +5,13 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll};
+use std::time::Duration;
 
 use futures_util::{Sink, SinkExt, Stream, StreamExt};
 use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::{Request, RequestError};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout_at};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::ProtocolError;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
@@ -34,6 +35,8 @@ const MAX_UNANSWERED_PINGS: u32 = 2;
 /// Frames written before the socket is flushed.
 const MAX_UNFLUSHED: usize = 64;
 const CLOSE_TAKEN: u16 = 4001;
+/// For the requests that a peer sent before it left; then its session is free for others.
+const LAST_REQUESTS: Duration = Duration::from_secs(1);
 
 /// Why the loop ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -159,7 +162,33 @@ impl Connection {
                         return ending;
                     }
                 }
-                Wake::Ended(ending) => return ending,
+                Wake::Ended(ending) => {
+                    if ending == Ending::Peer {
+                        self.finish_requests().await;
+                    }
+                    return ending;
+                }
+            }
+        }
+    }
+
+    /// What the peer asked for before it left is done as if it had waited; nobody reads the answers.
+    async fn finish_requests(&mut self) {
+        let end = Instant::now() + LAST_REQUESTS;
+        loop {
+            self.outbox.clear();
+            self.work_off();
+            if self.inbox.is_empty() {
+                // One that is under way needs us no more.
+                return;
+            }
+            if self.pending.is_none() {
+                continue;
+            }
+            let next = std::future::poll_fn(|cx| self.mailbox.poll_next(cx));
+            match timeout_at(end, next).await {
+                Ok(Delivery::Close(_)) | Err(_) => return,
+                Ok(delivery) => self.on_delivery(delivery),
             }
         }
     }
