@@ -9,7 +9,7 @@ mod qmf;
 mod tables;
 
 use self::band::Band;
-use self::qmf::{Analysis, Synthesis};
+use self::qmf::{Analysis, BLOCK, Synthesis};
 use self::tables::{HIGH_LEVELS, LOW_LEVELS_4BIT, LOW_LEVELS_6BIT};
 
 /// Encoder state; `Default` is the state after reset.
@@ -31,7 +31,7 @@ pub struct G722Decoder {
 impl Default for G722Encoder {
     fn default() -> Self {
         Self {
-            split: Analysis::default(),
+            split: Analysis::NEW,
             low: Band::LOW,
             high: Band::HIGH,
         }
@@ -41,7 +41,7 @@ impl Default for G722Encoder {
 impl Default for G722Decoder {
     fn default() -> Self {
         Self {
-            join: Synthesis::default(),
+            join: Synthesis::NEW,
             low: Band::LOW,
             high: Band::HIGH,
         }
@@ -52,13 +52,16 @@ impl G722Encoder {
     /// Encodes pairs of 16 kHz samples into one byte each; an odd last sample is left out.
     /// Returns the bytes written, at most `out.len()`.
     pub fn encode(&mut self, pcm: &[i16], out: &mut [u8]) -> usize {
-        let mut written = 0;
-        for (pair, byte) in pcm.chunks_exact(2).zip(out.iter_mut()) {
-            let (low, high) = self.split.split(pair[0], pair[1]);
-            *byte = self.encode_high(high) << 6 | self.encode_low(low);
-            written += 1;
+        let pairs = (pcm.len() / 2).min(out.len());
+        let blocks = pcm[..pairs * 2].chunks(2 * BLOCK);
+        for (pcm, out) in blocks.zip(out[..pairs].chunks_mut(BLOCK)) {
+            let mut bands = [(0, 0); BLOCK];
+            self.split.split(pcm, &mut bands);
+            for (byte, (low, high)) in out.iter_mut().zip(bands) {
+                *byte = self.encode_high(high) << 6 | self.encode_low(low);
+            }
         }
-        written
+        pairs
     }
 
     fn encode_low(&mut self, sample: i32) -> u8 {
@@ -82,14 +85,16 @@ impl G722Encoder {
 impl G722Decoder {
     /// Decodes each byte into two 16 kHz samples; returns the samples written, at most `out.len()`.
     pub fn decode(&mut self, payload: &[u8], out: &mut [i16]) -> usize {
-        let mut written = 0;
-        for (byte, pair) in payload.iter().zip(out.chunks_exact_mut(2)) {
-            let low = self.decode_low(byte & 0x3f);
-            let high = self.decode_high(byte >> 6);
-            (pair[0], pair[1]) = self.join.join(low, high);
-            written += 2;
+        let pairs = payload.len().min(out.len() / 2);
+        let blocks = payload[..pairs].chunks(BLOCK);
+        for (payload, pcm) in blocks.zip(out[..pairs * 2].chunks_mut(2 * BLOCK)) {
+            let mut bands = [(0, 0); BLOCK];
+            for (bands, byte) in bands.iter_mut().zip(payload) {
+                *bands = (self.decode_low(byte & 0x3f), self.decode_high(byte >> 6));
+            }
+            self.join.join(&bands[..payload.len()], pcm);
         }
-        written
+        pairs * 2
     }
 
     fn decode_low(&mut self, code: u8) -> i32 {

@@ -290,6 +290,14 @@ pub fn packet_samples(codec: Codec, rate_hz: u32, payload: &[u8]) -> Result<usiz
     Ok(samples)
 }
 
+/// The sample nearest to a value, the loudest there is where it is louder. Not a number is some sample.
+pub(crate) fn rounded(value: f32) -> i16 {
+    // Beside a number this large no fraction has room, and the last bits are the integer: unlike a call
+    // of the library's rounding and a checked cast this is done for many samples at once.
+    const BESIDE: f32 = 12_582_912.0;
+    (value.clamp(-32_768.0, 32_767.0) + BESIDE).to_bits() as i16
+}
+
 fn check_rate(codec: Codec, rate_hz: u32) -> Result<(), CodecError> {
     if native_rate(codec, rate_hz) == rate_hz {
         Ok(())

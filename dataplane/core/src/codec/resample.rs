@@ -7,6 +7,8 @@
 
 use std::f64::consts::PI;
 
+use super::rounded;
+
 /// Filters kept for one conversion; beyond it neighbouring filters are blended.
 const MAX_PHASES: usize = 1024;
 /// Where the pass band ends, as a share of the lower Nyquist rate.
@@ -89,12 +91,7 @@ impl Resampler {
         let mut converted = std::mem::take(&mut self.scratch);
         converted.clear();
         self.convert(&mut converted);
-        // A float-to-integer cast saturates.
-        out.extend(
-            converted
-                .iter()
-                .map(|sample| sample.round_ties_even() as i16),
-        );
+        out.extend(converted.iter().map(|sample| rounded(*sample)));
         self.scratch = converted;
     }
 
@@ -108,7 +105,7 @@ impl Resampler {
         self.convert(&mut converted);
         out.fill(0);
         for (sample, converted) in out.iter_mut().zip(&converted) {
-            *sample = converted.round_ties_even() as i16;
+            *sample = rounded(*converted);
         }
         self.scratch = converted;
     }
@@ -125,21 +122,29 @@ impl Resampler {
 
     fn convert(&mut self, out: &mut Vec<f32>) {
         let (from, to) = (u64::from(self.from_hz), u64::from(self.to_hz));
-        let ready = (self.window.len() + 1).saturating_sub(self.taps) as u64;
-        while self.position / to < ready {
-            let start = (self.position / to) as usize;
-            let fraction = self.position % to;
+        let ready = (self.window.len() + 1).saturating_sub(self.taps);
+        let (mut start, mut fraction) = ((self.position / to) as usize, self.position % to);
+        let (step, step_fraction) = ((from / to) as usize, from % to);
+        while start < ready {
             let samples = &self.window[start..start + self.taps];
             out.push(self.filtered(samples, fraction));
-            self.position += from;
+            start += step;
+            fraction += step_fraction;
+            if fraction >= to {
+                (start, fraction) = (start + 1, fraction - to);
+            }
         }
-        self.position -= ready * to;
-        let keep = self.window.len() - ready as usize;
-        self.window.copy_within(ready as usize.., 0);
+        self.position = (start - ready) as u64 * to + fraction;
+        let keep = self.window.len() - ready;
+        self.window.copy_within(ready.., 0);
         self.window.truncate(keep);
     }
 
     fn filtered(&self, samples: &[f32], fraction: u64) -> f32 {
+        if fraction == 0 && self.from_hz < self.to_hz {
+            // The filter of a sample that stands already: one, and zeros around it.
+            return samples[self.taps / 2 - 1];
+        }
         let to = u64::from(self.to_hz);
         if self.phases as u64 == to {
             return dot(samples, self.filter(fraction as usize));
@@ -189,7 +194,9 @@ fn dot(samples: &[f32], filter: &[f32]) -> f32 {
             lanes[lane] += block[lane] * taps[lane];
         }
     }
-    lanes.iter().sum()
+    // In pairs: one after the other each addition would wait for the last.
+    let [a, b, c, d, e, f, g, h] = lanes;
+    ((a + e) + (c + g)) + ((b + f) + (d + h))
 }
 
 fn sinc(x: f64) -> f64 {

@@ -243,3 +243,15 @@ fn opus_goes_quiet_in_silence_when_the_peer_wants_it() {
         .count();
     assert!(sent < 40, "{sent} of 100 frames of silence were sent");
 }
+
+#[test]
+fn values_are_rounded_to_the_nearest_sample_and_never_wrap() {
+    for value in -66_000..66_000i32 {
+        for fraction in [-0.5, -0.49, 0.0, 0.25, 0.5] {
+            let value = value as f32 + fraction;
+            assert_eq!(rounded(value), value.round_ties_even() as i16, "{value}");
+        }
+    }
+    assert_eq!(rounded(f32::INFINITY), i16::MAX);
+    assert_eq!(rounded(f32::NEG_INFINITY), i16::MIN);
+}

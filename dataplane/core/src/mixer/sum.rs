@@ -3,6 +3,8 @@
 //! The limiter lowers the gain before a peak and lets it rise slowly, so that two full-scale talkers
 //! are turned down rather than clipped. It adds no delay: it sees the whole frame at once.
 
+use crate::codec::rounded;
+
 /// Peaks beyond this are turned down: −1 dBFS.
 const LIMIT: f32 = 29_204.0;
 /// Blocks of a 20 ms frame, in each of which the gain may change.
@@ -81,8 +83,7 @@ impl Limiter {
             let step = (end - start) / block.len() as f32;
             for (n, (sample, sum)) in out.iter_mut().zip(block).enumerate() {
                 let gain = start + step * (n + 1) as f32;
-                // A float-to-integer cast saturates.
-                *sample = (*sum as f32 * gain).round() as i16;
+                *sample = rounded(*sum as f32 * gain);
             }
             self.gain = end;
         }

@@ -4,7 +4,8 @@
 use super::saturate;
 use super::tables::{HIGH_LOG_MULTIPLIERS, INVERSE_LOG, LOW_LOG_MULTIPLIERS};
 
-const ZEROS: usize = 6;
+/// The six zeros and two places that stay silent: arrays of this length are worked on at once.
+const LANES: usize = 8;
 
 /// State of one band.
 #[derive(Clone)]
@@ -17,9 +18,9 @@ pub(super) struct Band {
     step: i32,
     /// Logarithm of the step.
     log_step: i32,
-    /// Quantised differences, newest first.
-    differences: [i32; ZEROS],
-    zeros: [i32; ZEROS],
+    /// Quantised differences times two, newest first; zeros in the last two places.
+    doubled: [i16; LANES],
+    zeros: [i16; LANES],
     /// The two latest reconstructed samples, newest first.
     reconstructed: [i32; 2],
     /// The two latest partly reconstructed samples, newest first.
@@ -39,8 +40,8 @@ impl Band {
             zero_part: 0,
             step,
             log_step: 0,
-            differences: [0; ZEROS],
-            zeros: [0; ZEROS],
+            doubled: [0; LANES],
+            zeros: [0; LANES],
             reconstructed: [0; 2],
             partial: [0; 2],
             poles: [0; 2],
@@ -77,8 +78,10 @@ impl Band {
         self.adapt_poles(partial);
         self.adapt_zeros(quantized);
 
-        let [a, b, c, d, e, _] = self.differences;
-        self.differences = [quantized, a, b, c, d, e];
+        // A step is at most 16384 and a level less than 1, so the cast keeps the value.
+        let newest = quantized as i16;
+        let [a, b, c, d, e, ..] = self.doubled;
+        self.doubled = [newest.saturating_add(newest), a, b, c, d, e, 0, 0];
         self.reconstructed = [reconstructed, self.reconstructed[0]];
         self.partial = [partial, self.partial[0]];
 
@@ -89,13 +92,11 @@ impl Band {
                 .map(|(sample, pole)| (saturate(2 * sample) * pole) >> 15)
                 .sum(),
         );
-        self.zero_part = saturate(
-            self.differences
-                .iter()
-                .zip(self.zeros)
-                .map(|(difference, zero)| (saturate(2 * difference) * zero) >> 15)
-                .sum(),
-        );
+        let mut products = [0; LANES];
+        for ((product, doubled), zero) in products.iter_mut().zip(self.doubled).zip(self.zeros) {
+            *product = (i32::from(doubled) * i32::from(zero)) >> 15;
+        }
+        self.zero_part = saturate(products.iter().sum());
         self.prediction = saturate(pole_part + self.zero_part);
     }
 
@@ -121,14 +122,14 @@ impl Band {
 
     /// Block UPZERO; `quantized` is not yet in the history.
     fn adapt_zeros(&mut self, quantized: i32) {
-        let gain = if quantized == 0 { 0 } else { 128 };
-        for (zero, difference) in self.zeros.iter_mut().zip(self.differences) {
-            let nudge = if same_sign(quantized, difference) {
-                gain
-            } else {
-                -gain
-            };
-            *zero = saturate(nudge + ((*zero * 32640) >> 15));
+        let gain: i16 = if quantized == 0 { 0 } else { 128 };
+        let sign = (quantized >> 31) as i16;
+        for (zero, difference) in self.zeros.iter_mut().zip(self.doubled) {
+            let turned = sign ^ (difference >> 15);
+            let nudge = (gain ^ turned) - turned;
+            // Times 32640 / 32768, rounded down, within 16 bits.
+            let kept = *zero - (*zero >> 8) - i16::from(*zero & 255 != 0);
+            *zero = kept.saturating_add(nudge);
         }
     }
 }

@@ -1,13 +1,25 @@
 //! The constants of ITU-T G.722 tables 14 to 17 and 20, and the two quantisers that search them.
 
 /// Taps 0, 2, 4… of the 24-tap quadrature mirror filter; the other half is these mirrored (table 11).
-pub(super) const QMF_TAPS: [i32; 12] = [3, -11, 12, 32, -210, 951, 3876, -805, 362, -156, 53, -11];
+pub(super) const QMF_TAPS: [i16; 12] = [3, -11, 12, 32, -210, 951, 3876, -805, 362, -156, 53, -11];
 
 /// Decision levels of the low band's 60-level quantiser, in units of the step (table 14).
-const LOW_DECISIONS: [i32; 29] = [
+const LOW_DECISIONS: [u16; 29] = [
     35, 72, 110, 150, 190, 233, 276, 323, 370, 422, 473, 530, 587, 650, 714, 786, 858, 940, 1023,
     1121, 1219, 1339, 1458, 1612, 1765, 1980, 2195, 2557, 2919,
 ];
+
+/// The same times sixteen, so that the product's upper half is the level; filled up with what nothing
+/// reaches: whole vectors are compared at once.
+const LOW_DECISIONS_BY_16: [u16; 32] = {
+    let mut levels = [u16::MAX; 32];
+    let mut at = 0;
+    while at < LOW_DECISIONS.len() {
+        levels[at] = LOW_DECISIONS[at] << 4;
+        at += 1;
+    }
+    levels
+};
 
 /// Decision level of the high band's 4-level quantiser (table 14).
 const HIGH_DECISION: i32 = 564;
@@ -51,13 +63,24 @@ pub(super) fn quantize_low(difference: i32, step: i32) -> u8 {
     } else {
         -(difference + 1)
     };
-    let interval = LOW_DECISIONS.partition_point(|level| magnitude >= (level * step) >> 12) as u8;
+    let interval = low_interval(magnitude as u16, step as u16);
     match (difference >= 0, interval) {
         (true, _) => 61 - interval,
         (false, 0) => 63,
         (false, 1) => 62,
         (false, _) => 33 - interval,
     }
+}
+
+/// How many decision levels a magnitude of at most 15 bits reaches.
+fn low_interval(magnitude: u16, step: u16) -> u8 {
+    let mut reached = 0u16;
+    for level in &LOW_DECISIONS_BY_16[..] {
+        let level = ((u32::from(*level) * u32::from(step)) >> 16) as u16;
+        reached += u16::from(magnitude >= level);
+    }
+    // Steps beyond the last level are reached with what fills up.
+    reached.min(LOW_DECISIONS.len() as u16) as u8
 }
 
 /// The two-bit code of a prediction difference (block QUANTH).
