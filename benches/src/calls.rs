@@ -1,6 +1,7 @@
-//! Two-party calls on a running server, set up as a client does: a WebSocket, a session, two offers.
+//! Calls on a running server, set up as a client does: a WebSocket, a session, an offer for each party.
 
 use std::net::SocketAddr;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use rtpbridge_tests::harness::{Client, RpcError};
@@ -24,8 +25,24 @@ pub struct Recorded {
     pub dropped: u64,
 }
 
+/// Packets as the server counts them.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counted {
+    /// Taken from the parties.
+    pub inbound: u64,
+    /// Sent to them.
+    pub outbound: u64,
+}
+
+impl AddAssign for Counted {
+    fn add_assign(&mut self, other: Self) {
+        self.inbound += other.inbound;
+        self.outbound += other.outbound;
+    }
+}
+
 impl Call {
-    /// Sets up one call for two legs, points them at the server, and says how long it took.
+    /// Sets up one call for these legs, points them at the server, and says how long it took.
     pub fn set_up(server: SocketAddr, legs: &mut [Leg]) -> Result<(Self, Duration), String> {
         let offers: Vec<String> = legs
             .iter()
@@ -62,6 +79,14 @@ impl Call {
         self.client.drain_events(Duration::from_micros(50));
     }
 
+    /// Has a file or a URL played to all legs.
+    pub fn play(&mut self, file: Value) -> Result<(), String> {
+        self.client
+            .request("endpoint.create_with_file", file)
+            .map(|_| ())
+            .map_err(|error| described("endpoint.create_with_file", &error))
+    }
+
     /// Starts recording all legs.
     pub fn record(&mut self, path: &str) -> Result<(), String> {
         let started = self
@@ -84,6 +109,23 @@ impl Call {
             packets: count("packets"),
             dropped: count("dropped_packets"),
         })
+    }
+
+    /// What the server has counted of all its parties.
+    pub fn counted(&mut self) -> Result<Counted, String> {
+        let snapshot = self
+            .client
+            .request("stats.snapshot", json!({}))
+            .map_err(|error| described("stats.snapshot", &error))?;
+        let mut total = Counted::default();
+        for endpoint in snapshot["endpoints"].as_array().into_iter().flatten() {
+            let count = |direction: &str| endpoint[direction]["packets"].as_u64().unwrap_or(0);
+            total += Counted {
+                inbound: count("inbound"),
+                outbound: count("outbound"),
+            };
+        }
+        Ok(total)
     }
 
     /// Ends the call in good order.

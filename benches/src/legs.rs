@@ -3,6 +3,7 @@
 use std::io::{self, IoSliceMut};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::cmsg_space;
@@ -11,6 +12,7 @@ use nix::sys::time::TimeSpec;
 use rtpbridge_tests::peer::dtls::OPUS;
 use rtpbridge_tests::peer::party::socket_pair;
 use rtpbridge_tests::peer::{Description, DtlsParty, Offer};
+use rtpbridge_tests::sound::Coding;
 
 const HEADER_BYTES: usize = 12;
 /// What of the payload the tool reads: the send time, the leg and the run.
@@ -23,6 +25,7 @@ pub struct Leg {
     wire: Wire,
     /// Where its packets go.
     pub to: SocketAddr,
+    content: Content,
     packet: Vec<u8>,
     frame_samples: u32,
     sequence: u16,
@@ -39,9 +42,30 @@ enum Wire {
     Webrtc(Box<DtlsParty>),
 }
 
-/// What a received packet says.
+/// What a leg sends.
+enum Content {
+    /// Always the same bytes, but for a stamp that comes back to us.
+    Stamp,
+    /// Frames of speech, round and round.
+    Speech {
+        coding: Coding,
+        frames: Arc<[Vec<u8>]>,
+        next: usize,
+    },
+}
+
+/// A received packet.
 #[derive(Clone, Copy, Debug)]
-pub struct Arrival {
+pub enum Arrival {
+    /// One of ours, as it was sent.
+    Stamped(Stamp),
+    /// Sound for a leg that speaks.
+    Sound,
+}
+
+/// What a packet of ours says.
+#[derive(Clone, Copy, Debug)]
+pub struct Stamp {
     /// The leg that sent it.
     pub leg: u32,
     /// The run it belongs to.
@@ -86,6 +110,19 @@ impl Leg {
         Ok(Self::new(wire, index, OPUS, OPUS_BYTES, 960))
     }
 
+    /// Plain RTP that says `frames` of this codec, from one on that its index names.
+    pub fn bind_speaking(index: u32, coding: Coding, frames: Arc<[Vec<u8>]>) -> io::Result<Self> {
+        let (payload_type, _) = coding.format();
+        let mut leg = Self::plain(index, payload_type, 0, coding.frame_ticks())?;
+        leg.content = Content::Speech {
+            coding,
+            // Far enough apart that no two say the same at a time.
+            next: index as usize * 37 % frames.len().max(1),
+            frames,
+        };
+        Ok(leg)
+    }
+
     fn plain(index: u32, payload_type: u8, bytes: usize, samples: u32) -> io::Result<Self> {
         let (socket, rtcp) = socket_pair(Ipv4Addr::LOCALHOST.into());
         socket.set_nonblocking(true)?;
@@ -102,10 +139,13 @@ impl Leg {
         packet[0] = 0x80;
         packet[1] = payload_type;
         packet[8..12].copy_from_slice(&(0x1000_0000 | index).to_be_bytes());
-        packet[20..24].copy_from_slice(&index.to_be_bytes());
+        if let Some(place) = packet.get_mut(20..24) {
+            place.copy_from_slice(&index.to_be_bytes());
+        }
         Self {
             wire,
             to: SocketAddr::from(([127, 0, 0, 1], 9)),
+            content: Content::Stamp,
             packet,
             frame_samples,
             sequence: 1,
@@ -120,6 +160,14 @@ impl Leg {
 
     /// Its description.
     pub fn offer(&self) -> io::Result<String> {
+        if let Content::Speech { coding, .. } = &self.content {
+            let offer = Offer::with_codecs(self.address()?, &[coding.format()]);
+            return Ok(match coding {
+                Coding::Opus => offer.attribute("fmtp:111 minptime=10;useinbandfec=1"),
+                _ => offer,
+            }
+            .write());
+        }
         Ok(match &self.wire {
             Wire::Webrtc(party) => party.offer(),
             Wire::Plain { .. } if self.packet[1] == OPUS => {
@@ -139,6 +187,11 @@ impl Leg {
             }
         }
         Ok(())
+    }
+
+    /// Whether it sends sound rather than stamps.
+    pub fn speaks(&self) -> bool {
+        matches!(self.content, Content::Speech { .. })
     }
 
     /// Its socket.
@@ -161,8 +214,18 @@ impl Leg {
     pub fn send(&mut self, run: u32) -> io::Result<()> {
         self.packet[2..4].copy_from_slice(&self.sequence.to_be_bytes());
         self.packet[4..8].copy_from_slice(&self.timestamp.to_be_bytes());
-        self.packet[24..28].copy_from_slice(&run.to_be_bytes());
-        self.packet[12..20].copy_from_slice(&wall_ns().to_be_bytes());
+        match &mut self.content {
+            Content::Stamp => {
+                self.packet[24..28].copy_from_slice(&run.to_be_bytes());
+                self.packet[12..20].copy_from_slice(&wall_ns().to_be_bytes());
+            }
+            Content::Speech { frames, next, .. } => {
+                self.packet.truncate(HEADER_BYTES);
+                let frame = frames.get(*next);
+                self.packet.extend(frame.into_iter().flatten());
+                *next = (*next + 1) % frames.len().max(1);
+            }
+        }
         self.sequence = self.sequence.wrapping_add(1);
         self.timestamp = self.timestamp.wrapping_add(self.frame_samples);
         match &mut self.wire {
@@ -175,7 +238,7 @@ impl Leg {
         }
     }
 
-    /// One waiting packet, if there is any; none also for what is not a packet of a leg (RTCP).
+    /// One waiting packet, if there is any; none also for what is not a packet for a leg (RTCP).
     pub fn receive(&mut self, buffer: &mut ReceiveBuffer) -> io::Result<Option<Arrival>> {
         let mut slices = [IoSliceMut::new(&mut buffer.data)];
         let received = recvmsg::<()>(
@@ -199,6 +262,10 @@ impl Leg {
             },
         };
         let packet = opened.as_deref().unwrap_or(datagram);
+        if matches!(self.content, Content::Speech { .. }) {
+            let is_ours = packet.len() > HEADER_BYTES && packet[1] & 0x7f == self.packet[1];
+            return Ok(is_ours.then_some(Arrival::Sound));
+        }
         if packet.len() != self.packet.len() {
             return Ok(None);
         }
@@ -209,11 +276,11 @@ impl Leg {
             u32::from_be_bytes([packet[at], packet[at + 1], packet[at + 2], packet[at + 3]])
         };
         let sent_ns = u64::from(word(12)) << 32 | u64::from(word(16));
-        Ok(Some(Arrival {
+        Ok(Some(Arrival::Stamped(Stamp {
             leg: word(20),
             run: word(24),
             latency_ns: arrived_ns.saturating_sub(sent_ns),
-        }))
+        })))
     }
 }
 

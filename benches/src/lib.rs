@@ -4,10 +4,16 @@
 #![allow(clippy::unwrap_used)]
 
 pub mod calls;
+pub mod disturb;
 pub mod forwarder;
 pub mod histogram;
+pub mod launch;
 pub mod legs;
 pub mod load;
+pub mod parties;
+pub mod plan;
 pub mod processes;
 pub mod report;
+pub mod sound;
+pub mod speech;
 pub mod webrtc;

@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use crate::histogram::Histogram;
-use crate::legs::{Leg, ReceiveBuffer};
+use crate::legs::{Arrival, Leg, ReceiveBuffer, Stamp};
 use crate::processes;
 
 const FRAME_NS: u64 = 20_000_000;
 const TICK: Duration = Duration::from_micros(250);
-const DRAIN: Duration = Duration::from_millis(400);
+/// A mix goes on for 340 ms after the last packet.
+const DRAIN: Duration = Duration::from_millis(600);
 const EVENTS_PER_LOOK: usize = 1024;
 
 /// One stretch of traffic.
@@ -33,7 +34,7 @@ pub struct Stretch {
 pub struct Outcome {
     /// Packets sent in all.
     pub sent: u64,
-    /// Packets that came back on the right leg in all.
+    /// Packets that came back on the right leg in all; of sound, all that came.
     pub received: u64,
     /// Packets that came to a leg they were not for.
     pub misrouted: u64,
@@ -53,12 +54,27 @@ pub struct Outcome {
     pub lateness: Histogram,
 }
 
-/// The sockets of all legs in one epoll set. Leg 2n and leg 2n+1 are the parties of call n.
+impl Outcome {
+    fn count(&mut self, stamp: Stamp, index: u64, measured: bool) {
+        if u64::from(stamp.leg) != index ^ 1 {
+            self.misrouted += 1;
+            return;
+        }
+        self.received += 1;
+        if measured {
+            self.latency.record(stamp.latency_ns);
+        }
+    }
+}
+
+/// The sockets of all legs in one epoll set. Leg 2n and leg 2n+1 are the parties of call n, unless
+/// they speak.
 pub struct Generator {
     epoll: Epoll,
     legs: Vec<Leg>,
     events: Vec<EpollEvent>,
     buffer: ReceiveBuffer,
+    speaks: bool,
 }
 
 struct Mark {
@@ -77,6 +93,7 @@ impl Generator {
         }
         Ok(Self {
             epoll,
+            speaks: legs.iter().any(Leg::speaks),
             legs,
             events: vec![EpollEvent::empty(); EVENTS_PER_LOOK],
             buffer: ReceiveBuffer::default(),
@@ -120,7 +137,7 @@ impl Generator {
             outcome.measured_ns = finish.at.duration_since(begin.at).as_nanos() as u64;
         }
         let drained = Instant::now() + DRAIN;
-        while Instant::now() < drained && outcome.received < outcome.sent {
+        while Instant::now() < drained && (self.speaks || outcome.received < outcome.sent) {
             self.look(stretch.run, true, &mut outcome)?;
             thread::sleep(TICK);
         }
@@ -150,15 +167,9 @@ impl Generator {
                 continue;
             };
             match leg.receive(&mut self.buffer) {
-                Ok(Some(arrival)) if arrival.run == run => {
-                    if u64::from(arrival.leg) == index ^ 1 {
-                        outcome.received += 1;
-                        if measured {
-                            outcome.latency.record(arrival.latency_ns);
-                        }
-                    } else {
-                        outcome.misrouted += 1;
-                    }
+                Ok(Some(Arrival::Sound)) => outcome.received += 1,
+                Ok(Some(Arrival::Stamped(stamp))) if stamp.run == run => {
+                    outcome.count(stamp, index, measured);
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}

@@ -10,34 +10,15 @@ use nix::unistd::Pid;
 use rtpbridge_tests::harness::procfs;
 use serde::Serialize;
 
-use crate::calls::Call;
 use crate::legs::Leg;
-use crate::load::{Generator, Stretch};
+use crate::parties::Parties;
+use crate::plan::Plan;
 use crate::processes;
 use crate::report::{Row, median, rows};
 
 /// Goodbyes take up to a second.
 const REMOVAL_LIMIT: Duration = Duration::from_secs(10);
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
-
-/// What to measure, and where.
-#[derive(Clone, Copy, Debug)]
-pub struct Plan {
-    /// Control address of the server.
-    pub server: SocketAddr,
-    /// Its control process.
-    pub control: Pid,
-    /// Its dataplane process.
-    pub dataplane: Pid,
-    /// WebRTC endpoints, and as many of plain RTP.
-    pub endpoints: u32,
-    /// How often both kinds send in turn.
-    pub rounds: u32,
-    /// Traffic before each measurement.
-    pub warm_up: Duration,
-    /// Traffic that is measured.
-    pub measured: Duration,
-}
 
 /// What the dataplane holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -82,31 +63,24 @@ pub const LONGEST_STRETCH: Duration = Duration::from_secs(25);
 
 /// Runs the plan.
 pub fn measure(plan: &Plan) -> Result<WebrtcReport, String> {
-    let failed = |error: std::io::Error| error.to_string();
     // What the first one makes for all is not theirs.
-    let first = Parties::set_up(plan.server, 2, Leg::bind_webrtc)?;
+    let first = pairs(plan.server, 2, Leg::bind_webrtc)?;
     first.end()?;
     let before = settle(plan.dataplane, None);
     let (cpu, start) = (processes::cpu_ns(&[plan.dataplane]), Instant::now());
-    let mut webrtc = Parties::set_up(plan.server, plan.endpoints, Leg::bind_webrtc)?;
-    let per_endpoint = f64::from(plan.endpoints) * 1e6;
+    let mut webrtc = pairs(plan.server, plan.count, Leg::bind_webrtc)?;
+    let per_endpoint = f64::from(plan.count) * 1e6;
     let connect_ms = start.elapsed().as_nanos() as f64 / per_endpoint;
     let connect_cpu = processes::cpu_ns(&[plan.dataplane]) - cpu;
     let mut runs = 0;
     let mut stretch = |parties: &mut Parties, what| {
         runs += 1;
-        let stretch = Stretch {
-            run: runs,
-            warm_up: plan.warm_up,
-            measured: plan.measured,
-        };
-        let pids = [plan.control, plan.dataplane];
-        let run = parties.generator.run(stretch, &|| processes::cpu_ns(&pids));
-        run.map(|outcome| Row::new(what, &outcome)).map_err(failed)
+        let outcome = plan.run(&mut parties.generator, runs)?;
+        Ok::<_, String>(Row::new(what, &outcome))
     };
     let mut stretches = vec![stretch(&mut webrtc, "webrtc")?];
     let with_webrtc = holdings(plan.dataplane);
-    let mut plain = Parties::set_up(plan.server, plan.endpoints, Leg::bind_opus)?;
+    let mut plain = pairs(plan.server, plan.count, Leg::bind_opus)?;
     webrtc.keep_alive()?;
     stretches.push(stretch(&mut plain, "plain")?);
     let with_both = holdings(plan.dataplane);
@@ -121,10 +95,10 @@ pub fn measure(plan: &Plan) -> Result<WebrtcReport, String> {
     plain.end()?;
     let after = settle(plan.dataplane, Some(before));
     let each = |from: Holdings, to: Holdings| {
-        (to.pss_kib as f64 - from.pss_kib as f64) / f64::from(plan.endpoints)
+        (to.pss_kib as f64 - from.pss_kib as f64) / f64::from(plan.count)
     };
     Ok(WebrtcReport {
-        endpoints: plan.endpoints,
+        endpoints: plan.count,
         connect_ms,
         connect_cpu_ms: connect_cpu as f64 / per_endpoint,
         before,
@@ -169,36 +143,13 @@ impl WebrtcReport {
     }
 }
 
-/// Calls of two with their traffic.
-struct Parties {
-    calls: Vec<Call>,
-    generator: Generator,
-}
-
-impl Parties {
-    fn set_up(
-        server: SocketAddr,
-        endpoints: u32,
-        bind: fn(u32) -> std::io::Result<Leg>,
-    ) -> Result<Self, String> {
-        let legs: Result<Vec<Leg>, _> = (0..endpoints & !1).map(bind).collect();
-        let mut legs = legs.map_err(|error| error.to_string())?;
-        let mut calls: Vec<Call> = Vec::new();
-        for pair in legs.chunks_mut(2) {
-            calls.push(Call::set_up(server, pair)?.0);
-        }
-        let generator = Generator::new(legs).map_err(|error| error.to_string())?;
-        Ok(Self { calls, generator })
-    }
-
-    fn keep_alive(&mut self) -> Result<(), String> {
-        self.calls.iter_mut().for_each(Call::keep_alive);
-        self.generator.legs().iter().try_for_each(Leg::keep_alive)
-    }
-
-    fn end(self) -> Result<(), String> {
-        self.calls.into_iter().try_for_each(Call::end)
-    }
+fn pairs(
+    server: SocketAddr,
+    endpoints: u32,
+    bind: fn(u32) -> std::io::Result<Leg>,
+) -> Result<Parties, String> {
+    let legs: Result<Vec<Leg>, _> = (0..endpoints & !1).map(bind).collect();
+    Parties::set_up(server, legs.map_err(|error| error.to_string())?, 2)
 }
 
 /// Before each stretch: no connection and no consent outlasts two of the longest.

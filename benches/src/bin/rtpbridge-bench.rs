@@ -6,21 +6,22 @@ use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
-use std::time::{Duration, Instant};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rtpbridge_benches::calls::{Call, Recorded};
+use rtpbridge_benches::disturb::{self, SlowDisk};
 use rtpbridge_benches::forwarder::Forwarder;
+use rtpbridge_benches::launch::{Launched, Wanted};
 use rtpbridge_benches::legs::Leg;
 use rtpbridge_benches::load::{Generator, Outcome, Stretch};
+use rtpbridge_benches::plan::Plan;
 use rtpbridge_benches::processes::{self, Table};
 use rtpbridge_benches::report::{Memory, RecordedTotals, Report, Row, SetUp};
-use rtpbridge_benches::webrtc::{self, Plan};
-use rtpbridge_tests::harness::http;
+use rtpbridge_benches::{sound, webrtc};
 use serde::Serialize;
 
 /// Measures what calls cost on a running rtpbridge.
@@ -60,6 +61,14 @@ struct Arguments {
     /// Instead of calls, measure this many WebRTC endpoints beside as many of plain RTP.
     #[arg(long, value_name = "ENDPOINTS", conflicts_with_all = ["calls", "floor", "record"])]
     webrtc: Option<u32>,
+    /// Instead of calls that are passed on, measure this many between codecs, and conferences of five.
+    #[arg(long, value_name = "CALLS", conflicts_with_all = ["calls", "floor", "record", "webrtc"])]
+    sound: Option<u32>,
+    /// Run the calls alone and beside this many sessions that play from a slow disk and slow web
+    /// servers.
+    #[arg(long, value_name = "SESSIONS", requires = "launch",
+        conflicts_with_all = ["floor", "record", "webrtc", "sound"])]
+    disturb: Option<u32>,
     /// Pin both server processes, and the floor, to this core.
     #[arg(long, value_name = "CORE")]
     server_core: Option<usize>,
@@ -86,8 +95,15 @@ fn main() -> ExitCode {
 fn run(arguments: &Arguments) -> Result<(), Failure> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
+    let disk = match arguments.disturb {
+        Some(_) => Some(SlowDisk::make()?),
+        None => None,
+    };
     let launched = match &arguments.launch {
-        Some(programs) => Some(Launched::start(programs, arguments)?),
+        Some(programs) => Some(Launched::start(
+            programs,
+            &wanted(arguments, disk.as_ref()),
+        )?),
         None => None,
     };
     let server = match &launched {
@@ -98,7 +114,23 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
         processes::pin_self(core)?;
     }
     if let Some(endpoints) = arguments.webrtc {
-        let report = webrtc::measure(&webrtc_plan(arguments, server, endpoints)?)?;
+        let stretch = Duration::from_secs(arguments.warm_up + arguments.seconds);
+        if stretch > webrtc::LONGEST_STRETCH {
+            let most = webrtc::LONGEST_STRETCH.as_secs();
+            return Err(
+                format!("--warm-up and --seconds are at most {most} s with --webrtc").into(),
+            );
+        }
+        let report = webrtc::measure(&plan(arguments, server, endpoints)?)?;
+        return publish(arguments, &report, &report.table());
+    }
+    if let Some(calls) = arguments.sound {
+        let report = sound::measure(&plan(arguments, server, calls)?)?;
+        return publish(arguments, &report, &report.table());
+    }
+    if let Some(sessions) = arguments.disturb {
+        let plan = plan(arguments, server, arguments.calls)?;
+        let report = disturb::measure(&plan, sessions)?;
         return publish(arguments, &report, &report.table());
     }
     let mut bench = Bench::set_up(arguments, server)?;
@@ -107,6 +139,22 @@ fn run(arguments: &Arguments) -> Result<(), Failure> {
     }
     let report = bench.finish()?;
     publish(arguments, &report, &report.table())
+}
+
+fn wanted(arguments: &Arguments, disk: Option<&SlowDisk>) -> Wanted {
+    let mut settings = arguments.set.clone();
+    settings.extend(disk.map(|disk| format!("media_dir = {:?}", disk.media())));
+    if arguments.sound.is_some() || disk.is_some() {
+        // What is measured is the cost, not when the server would say that it is too much.
+        settings.push("max_lateness_ms = 0".to_owned());
+    }
+    Wanted {
+        core: arguments.server_core,
+        connections: (arguments.calls + 10).max(1000),
+        recordings: arguments.record.clone(),
+        settings,
+        preload: disk.map(|disk| disk.library().to_owned()),
+    }
 }
 
 fn publish(arguments: &Arguments, report: &impl Serialize, table: &str) -> Result<(), Failure> {
@@ -268,18 +316,13 @@ fn processes_of(arguments: &Arguments, server: SocketAddr) -> Result<[Pid; 2], F
     Ok(pids)
 }
 
-fn webrtc_plan(arguments: &Arguments, server: SocketAddr, endpoints: u32) -> Result<Plan, Failure> {
-    let stretch = Duration::from_secs(arguments.warm_up + arguments.seconds);
-    if stretch > webrtc::LONGEST_STRETCH {
-        let most = webrtc::LONGEST_STRETCH.as_secs();
-        return Err(format!("--warm-up and --seconds are at most {most} s with --webrtc").into());
-    }
+fn plan(arguments: &Arguments, server: SocketAddr, count: u32) -> Result<Plan, Failure> {
     let [control, dataplane] = processes_of(arguments, server)?;
     Ok(Plan {
         server,
         control,
         dataplane,
-        endpoints,
+        count,
         rounds: arguments.rounds,
         warm_up: Duration::from_secs(arguments.warm_up),
         measured: Duration::from_secs(arguments.seconds),
@@ -320,65 +363,5 @@ fn set_up_times(mut times_ms: Vec<f64>) -> SetUp {
         mean_ms: times_ms.iter().sum::<f64>() / times_ms.len().max(1) as f64,
         p50_ms: at(0.5),
         p99_ms: at(0.99),
-    }
-}
-
-/// A server of this run's own.
-struct Launched {
-    supervisor: Child,
-    address: SocketAddr,
-    directory: tempfile::TempDir,
-}
-
-impl Launched {
-    /// Starts it pinned: a child inherits the core of the thread that starts it, so that the server
-    /// also counts just that core when it decides how many workers it needs.
-    fn start(programs: &std::path::Path, arguments: &Arguments) -> Result<Self, Failure> {
-        let directory = tempfile::TempDir::with_prefix("rtpbridge-bench-")?;
-        let address = std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?;
-        let recordings = match &arguments.record {
-            Some(directory) => directory.clone(),
-            None => directory.path().to_path_buf(),
-        };
-        let config = directory.path().join("rtpbridge.toml");
-        let limit = (arguments.calls + 10).max(1000);
-        let text = format!(
-            "listen = \"{address}\"\nmax_connections = {limit}\nruntime_dir = {:?}\n\
-             cache_dir = {:?}\nrecording_dir = {recordings:?}\nlog_level = \"warn\"\n{}\n",
-            directory.path().join("run"),
-            directory.path().join("cache"),
-            arguments.set.join("\n"),
-        );
-        fs::write(&config, text)?;
-        let supervisor = processes::on_core(arguments.server_core, || {
-            Command::new(programs.join("rtpbridge"))
-                .arg("--config")
-                .arg(&config)
-                .stdin(Stdio::null())
-                .spawn()
-        })?;
-        let launched = Self {
-            supervisor,
-            address,
-            directory,
-        };
-        let deadline = Instant::now() + Duration::from_secs(20);
-        loop {
-            match http::try_request(address, "GET", "/health", &[]) {
-                Ok(health) if health.status == 200 => return Ok(launched),
-                _ if Instant::now() > deadline => return Err("the server does not start".into()),
-                _ => std::thread::sleep(Duration::from_millis(50)),
-            }
-        }
-    }
-}
-
-impl Drop for Launched {
-    fn drop(&mut self) {
-        if let Ok(pid) = i32::try_from(self.supervisor.id()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        let _ = self.supervisor.wait();
-        let _ = fs::remove_dir_all(self.directory.path());
     }
 }
