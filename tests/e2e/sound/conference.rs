@@ -159,6 +159,13 @@ fn one_bad_line_delays_and_chops_nobody_else() {
     assert!((of_good_line + 20.0).abs() < 1.0, "{of_good_line}");
 }
 
+/// What is measured of most pieces of 100 ms, whatever a busy machine makes of the others.
+fn median(sound: &[i16], measure: impl Fn(&[i16]) -> f64) -> f64 {
+    let mut found: Vec<f64> = sound.chunks_exact(800).map(measure).collect();
+    found.sort_by(f64::total_cmp);
+    found[found.len() / 2]
+}
+
 #[test]
 fn a_party_that_stops_sending_stops_nobody() {
     let server = Server::start();
@@ -167,16 +174,28 @@ fn a_party_that_stops_sending_stops_nobody() {
         .map(|n| join(&mut client, n, Coding::Pcma, -20.0))
         .collect();
     speakers[2].script.truncate(50);
+    let ran = || server.metric("rtpbridge_mixer_lateness_seconds_count") as usize;
+    let (start, before) = (Instant::now(), ran());
     converse(&mut speakers, 200);
+    for speaker in &mut speakers {
+        speaker.listen(Duration::from_millis(300));
+    }
+    // What a worker that got no processor for 100 ms leaves out is nobody's fault.
+    let ticks = start.elapsed().as_millis() as usize / 20;
+    let left_out = ticks.saturating_sub(ran() - before);
     let silent = speakers.pop().expect("three");
     for (n, speaker) in speakers.iter().enumerate() {
         speaker.assert_continuous();
+        // A frame for each tick while they spoke, for as long as a jitter buffer may hold (200 ms) and
+        // stand in (100 ms), and 200 ms of comfort silence.
         let count = speaker.heard.len();
-        assert!((190..=220).contains(&count), "{n} heard {count} frames");
-        let found = level(&speaker.last_sound(2.0), 8000, frequency(1 - n));
+        assert!(count + left_out >= 190, "{n} heard {count} frames");
+        assert!(count <= ticks, "{n} heard {count} frames in {ticks} ticks");
+        let sound = speaker.last_sound(2.0);
+        let found = median(&sound, |piece| level(piece, 8000, frequency(1 - n)));
         assert!((found + 20.0).abs() < 1.0, "{n}: {found}");
     }
-    let both = loudness(&silent.last_sound(2.0));
+    let both = median(&silent.last_sound(2.0), loudness);
     assert!(
         (both + 17.0).abs() < 1.0,
         "who says nothing still hears: {both}"
