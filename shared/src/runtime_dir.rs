@@ -87,8 +87,12 @@ fn check_private(dir: &Path, metadata: &Metadata, our_uid: u32) -> Result<(), Ru
 /// `/run/rtpbridge` when it is writable, `$XDG_RUNTIME_DIR/rtpbridge`, `/tmp/rtpbridge-<uid>`.
 /// A tool takes the first of these in which one of our sockets lies.
 pub(crate) fn search(environment: &[(String, String)], scope: Scope) -> PathBuf {
+    search_with(Path::new(SYSTEM_DIR), environment, scope)
+}
+
+fn search_with(system: &Path, environment: &[(String, String)], scope: Scope) -> PathBuf {
     let fallback = PathBuf::from(format!("/tmp/rtpbridge-{}", Uid::effective()));
-    let system = PathBuf::from(SYSTEM_DIR);
+    let system = system.to_path_buf();
     let in_use = |dir: &PathBuf| {
         let sockets = ["admin.sock", "dataplane.sock"];
         sockets.iter().any(|name| dir.join(name).exists())
@@ -186,8 +190,14 @@ mod tests {
         fs::write(ours.join("admin.sock"), "").expect("file");
         let xdg = dir.path().to_string_lossy().into_owned();
         let vars = vars(&[("RUNTIME_DIRECTORY", "/nowhere"), ("XDG_RUNTIME_DIR", &xdg)]);
-        assert_eq!(search(&vars, Scope::Tool), ours);
-        assert_eq!(search(&vars, Scope::Control), PathBuf::from("/nowhere"));
+        let system = dir.path().join("system");
+        let found = |scope| search_with(&system, &vars, scope);
+        assert_eq!(found(Scope::Tool), ours);
+        assert_eq!(found(Scope::Control), PathBuf::from("/nowhere"));
+        fs::create_dir(&system).expect("directory");
+        assert_eq!(found(Scope::Tool), ours, "no socket lies in the other");
+        fs::write(system.join("dataplane.sock"), "").expect("file");
+        assert_eq!(found(Scope::Tool), system);
     }
 
     #[test]
