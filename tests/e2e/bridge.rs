@@ -231,6 +231,33 @@ fn in_a_triangle_everybody_hears_everybody_once_and_directions_hold() {
 }
 
 #[test]
+fn an_end_that_is_transferred_is_heard_where_it_has_come_to() {
+    let server = server();
+    let mut rooms = rooms(&server, 3);
+    let (_, far) = join(&mut rooms, 0, 1, json!({}));
+    let target = rooms[2].session.clone();
+    let params = json!({"endpoint_id": far, "target_session_id": target});
+    let client = &mut rooms[1].client;
+    client.call("endpoint.transfer", params.clone());
+    assert_eq!(client.expect_event("endpoint.transferred_out"), params);
+    let arrived = rooms[2].client.expect_event("endpoint.transferred_in");
+    let expected = json!({
+        "endpoint_id": far, "source_session_id": rooms[1].session,
+        "endpoint_type": "bridge", "direction": "sendrecv", "state": "connected",
+    });
+    assert_eq!(arrived, expected);
+    expect_heard(&mut rooms, |index| match index {
+        0 => vec![2],
+        2 => vec![0],
+        _ => vec![],
+    });
+    // The counterpart has a session of its own to be in.
+    let back = json!({"endpoint_id": far, "target_session_id": rooms[0].session});
+    let client = &mut rooms[2].client;
+    client.refuse("endpoint.transfer", back, "ENDPOINT_ERROR");
+}
+
+#[test]
 fn digits_cross_a_bridge_and_are_told_where_they_were_pressed() {
     let server = server();
     let mut rooms = rooms(&server, 2);

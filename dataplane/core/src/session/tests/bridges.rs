@@ -64,6 +64,18 @@ fn a_bridge_carries_sound_as_it_is_to_neighbours_only() {
 }
 
 #[test]
+fn over_two_bridges_sound_comes_twice() {
+    let (mut here, mut there) = (World::new(), World::new());
+    join(&mut here, &mut there, 0, Direction::Sendrecv);
+    join(&mut here, &mut there, 1, Direction::Sendrecv);
+    let listener = there.join(PCMU, Direction::Recvonly);
+    here.tone_of(1000.0);
+    pass(&mut [&mut here, &mut there], 1500);
+    let heard = level(&mut there, &listener, 1000.0);
+    assert!((heard + 4.0).abs() < 0.5, "{heard}");
+}
+
+#[test]
 fn a_bridge_of_one_direction_carries_one() {
     let (mut here, mut there) = (World::new(), World::new());
     // Seen from here the far session only listens.
