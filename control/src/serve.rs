@@ -29,7 +29,7 @@ use crate::dataplane::pending::Phase;
 use crate::fetch::cache;
 use crate::listeners::Listeners;
 use crate::operator::Operator;
-use crate::session::orphan;
+use crate::session::{orphan, progress};
 use crate::shutdown::{self, Command};
 use crate::takeover;
 
@@ -62,6 +62,7 @@ pub async fn run(startup: Startup, listeners: Listeners) -> io::Result<u8> {
     app.cache.take_stock(!app.takes_over);
     tokio::spawn(link::run(Arc::clone(&app)));
     tokio::spawn(orphan::run(Arc::clone(&app)));
+    tokio::spawn(progress::run(Arc::clone(&app)));
     tokio::spawn(cache::run(Arc::clone(&app)));
     let mut phase = app.link.watch_phase();
     // Without a dataplane there is still a control address that says so.

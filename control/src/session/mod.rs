@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod orphan;
+pub mod progress;
 pub mod registry;
 
 mod recordings;

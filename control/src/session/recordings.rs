@@ -41,6 +41,14 @@ impl Registry {
         }
     }
 
+    /// Sessions in which something is being recorded.
+    pub fn recorded(&self) -> Vec<SessionId> {
+        let inner = lock(&self.inner);
+        let recorded = inner.sessions.iter();
+        let recorded = recorded.filter(|(_, entry)| !entry.recordings.rows.is_empty());
+        recorded.map(|(session, _)| *session).collect()
+    }
+
     /// What `session.info` said about the session's recordings.
     pub fn recordings_seen(&self, session: SessionId, rows: &[RecordingDetails]) {
         if let Some(entry) = lock(&self.inner).sessions.get_mut(&session) {
