@@ -1,10 +1,11 @@
-//! media: what many WebRTC endpoints hold is given back, and what strangers send to their ports costs
-//! bounded work and leaves nothing behind.
+//! media: what many WebRTC endpoints hold is given back, they are where they shall be, and what
+//! strangers send to their ports costs bounded work and leaves nothing behind.
 
 use std::net::UdpSocket;
 use std::time::Duration;
 
 use nix::unistd::Pid;
+use rtpbridge_tests::harness::ports::PortBlock;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server, procfs};
 use rtpbridge_tests::peer::DtlsParty;
@@ -14,6 +15,8 @@ use serde_json::json;
 
 const REJECTED_STUN: &str = "rtpbridge_packets_rejected_total{reason=\"stun\"}";
 const REJECTED_SOURCE: &str = "rtpbridge_packets_rejected_total{reason=\"source\"}";
+/// An address that is not this machine's.
+const SHOWN: &str = "203.0.113.9";
 /// Well above what the allocator does by itself, well below what would be kept.
 const NOISE_KIB: u64 = 1024;
 
@@ -140,4 +143,43 @@ impl Answered {
             }
         }
     }
+}
+
+#[test]
+fn the_configured_ports_and_the_address_to_show_are_kept_to() {
+    let block = PortBlock::reserve(2);
+    let (first, _) = block.media();
+    let range = first..=first + 2;
+    let server = Server::builder()
+        .set("webrtc_port_range", format!("[{first}, {}]", first + 2))
+        .set_text("media_advertise_ip", SHOWN)
+        .start();
+    let (mut client, _) = server.session();
+    let mut parties = Vec::new();
+    for _ in range.clone() {
+        let mut party = DtlsParty::bind();
+        let answer = party.offer_into(&mut client);
+        let mut candidates = answer.lines().filter(|l| l.starts_with("a=candidate:"));
+        let shown: Vec<&str> = candidates.next().expect("one").split(' ').collect();
+        assert_eq!((shown[4], candidates.next()), (SHOWN, None), "{answer}");
+        assert!(range.contains(&shown[5].parse().expect("a port")));
+        // The translator on the way.
+        party.connect(&answer.replace(SHOWN, "127.0.0.1")).unwrap();
+        parties.push(party);
+    }
+    client.refuse(
+        "endpoint.create_offer",
+        json!({"type": "webrtc"}),
+        "ENDPOINT_ERROR",
+    );
+    let params = json!({"endpoint_id": parties[1].endpoint});
+    client.call("endpoint.remove", params);
+    // Once its goodbye is out.
+    eventually("its port is taken again", SOON, || {
+        let offered = client.request("endpoint.create_offer", json!({"type": "webrtc"}));
+        offered.is_ok().then_some(())
+    });
+    let sent = parties[0].send(&[1; 80]);
+    let heard = parties[2].receive(SOON).expect("the others go on");
+    assert_eq!(heard.payload, sent.payload);
 }
