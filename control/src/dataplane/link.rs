@@ -51,6 +51,9 @@ pub enum ConnectionError {
     /// It said something else than hello first.
     #[error("the dataplane did not answer the hello with one")]
     NoHello,
+    /// It could not say which sessions it has, a worker being held up.
+    #[error("the dataplane gave no snapshot")]
+    NoSnapshot,
     /// The other side closed it.
     #[error("the dataplane closed the connection")]
     Closed,
@@ -205,6 +208,9 @@ async fn read(
                 return ConnectionError::Displaced;
             }
             Ok(Ok(Some(message))) => dispatch(app, snapshot, message),
+        }
+        if snapshot.as_ref().is_some_and(Snapshot::is_refused) {
+            return ConnectionError::NoSnapshot;
         }
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rtpbridge_shared::id::SessionId;
 use rtpbridge_shared::ipc::hello::Hello;
@@ -20,9 +21,15 @@ use crate::session::orphan;
 pub(super) struct Snapshot {
     parts: HashMap<SessionId, SessionSnapshot>,
     newer: HashMap<SessionId, SessionCounts>,
+    is_refused: Arc<AtomicBool>,
 }
 
 impl Snapshot {
+    /// The dataplane could not give it: the link is of no use.
+    pub(super) fn is_refused(&self) -> bool {
+        self.is_refused.load(Ordering::Relaxed)
+    }
+
     pub(super) fn add(&mut self, part: SessionSnapshot) {
         self.newer.remove(&part.details.session);
         self.parts.insert(part.details.session, part);
@@ -65,21 +72,24 @@ pub(super) fn begin(app: &App, peer: Hello) -> Option<Snapshot> {
             "another dataplane process, the sessions of the last one are lost"
         );
     }
+    let snapshot = Snapshot::default();
+    let is_refused = Arc::clone(&snapshot.is_refused);
     app.link.submit_in(
         Phase::Syncing,
         Request::Snapshot,
-        Box::new(|outcome| {
+        Box::new(move |outcome| {
             if let Err(LinkError::Refused(error)) = outcome {
                 warn!(%error, "the dataplane gave no snapshot");
+                is_refused.store(true, Ordering::Relaxed);
             }
         }),
     );
-    Some(Snapshot::default())
+    Some(snapshot)
 }
 
 /// The snapshot is complete.
 pub(super) fn finish(app: &Arc<App>, snapshot: Snapshot) {
-    let Snapshot { parts, newer } = snapshot;
+    let Snapshot { parts, newer, .. } = snapshot;
     let sessions = parts.len();
     let mut fetches = Vec::new();
     for part in parts.values() {

@@ -162,3 +162,21 @@ async fn a_creation_whose_client_is_gone_is_undone() {
         .expect("forgotten")
         .expect("watched");
 }
+
+#[tokio::test]
+async fn a_dataplane_that_cannot_give_its_snapshot_is_asked_again() {
+    let control = Control::start().await;
+    let instance = InstanceId::random();
+    let session = SessionId::random();
+    let (mut dataplane, number) = control.asked_for_snapshot(instance).await;
+    dataplane.write(ToControl::SnapshotBegin { number }).await;
+    dataplane.refuse(number, RequestError::Unresponsive).await;
+    let sessions = vec![snapshot(session, 0)];
+    let _dataplane = control.dataplane(instance, sessions).await;
+    assert_eq!(control.app.registry.population(), 1);
+    let mut client = control.client().await;
+    client.ask("l", "session.list", json!({})).await;
+    let listed = client.next().await;
+    let first = &listed["result"]["sessions"][0]["session_id"];
+    assert_eq!(*first, session.to_string());
+}
