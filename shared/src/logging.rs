@@ -2,6 +2,8 @@
 //! Nothing here knows what is logged; secrets are kept out where they live (their types print
 //! nothing).
 
+mod journal;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,6 +15,7 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 use tracing_subscriber::{fmt, reload};
 
 use crate::config::{LogFormat, LogLevel};
+use journal::Lines;
 
 /// Changes the level of a running process; cheap to clone.
 #[derive(Clone)]
@@ -43,7 +46,7 @@ impl LogHandle {
 /// # Errors
 /// When logging was started before.
 pub fn init(level: LogLevel, format: LogFormat) -> Result<LogHandle, TryInitError> {
-    let (layer, handle) = build(level, format, io::stderr);
+    let (layer, handle) = build(level, format, Lines::to_standard_error(io::stderr));
     tracing_subscriber::registry().with(layer).try_init()?;
     Ok(handle)
 }
