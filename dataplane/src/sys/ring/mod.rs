@@ -143,7 +143,14 @@ impl PreparedRing {
     /// Takes it into use on this thread; `waker` ends a wait. It must outlive the ring.
     pub(crate) fn start(self, waker: &EventFd) -> io::Result<Ring> {
         self.ring.submitter().register_enable_rings()?;
-        let mut ring = Ring {
+        let mut ring = self.into_ring(waker);
+        ring.stand_again();
+        ring.flush();
+        Ok(ring)
+    }
+
+    fn into_ring(self, waker: &EventFd) -> Ring {
+        Ring {
             ring: self.ring,
             buffers: self.buffers,
             sends: Sends::new(),
@@ -157,10 +164,7 @@ impl PreparedRing {
             is_waker_ended: true,
             is_woken: false,
             send_errors: 0,
-        };
-        ring.stand_again()?;
-        ring.flush();
-        Ok(ring)
+        }
     }
 }
 
@@ -229,7 +233,7 @@ impl Ring {
     /// Waits until something came or `timeout` has passed; says how many datagrams there are.
     pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<usize> {
         self.buffers.publish();
-        self.stand_again()?;
+        self.stand_again();
         let waited = if timeout.is_zero() || !self.arrivals.is_empty() {
             self.flush();
             self.enter()
@@ -277,10 +281,9 @@ impl Ring {
             self.flush();
         }
         let target = self.target(place.0);
-        match self.sends.stage(target, datagram, to) {
-            Some(entry) => self.push(&entry.user_data(SENT)),
-            None => self.send_errors += 1,
-        }
+        let entry = self.sends.stage(target, datagram, to);
+        let is_staged = entry.is_some_and(|entry| self.push(&entry.user_data(SENT)));
+        self.send_errors += u64::from(!is_staged);
     }
 
     /// Hands all that was staged to the kernel, which sends it before this returns.
@@ -333,41 +336,45 @@ impl Ring {
         self.files.target(place, fd)
     }
 
-    /// Makes the requests that have ended again.
-    fn stand_again(&mut self) -> io::Result<()> {
+    /// Makes the requests that have ended again. What the kernel does not take stays to be made.
+    fn stand_again(&mut self) {
         if self.is_waker_ended {
-            self.is_waker_ended = false;
             let poll = opcode::PollAdd::new(types::Fd(self.waker), libc::POLLIN as u32);
-            self.push(&poll.multi(true).build().user_data(WAKER));
+            self.is_waker_ended = !self.push(&poll.multi(true).build().user_data(WAKER));
         }
         while let Some(place) = self.ended.pop() {
-            let Some(standing) = self.standing.get_mut(place as usize) else {
+            let Some(standing) = self.standing.get(place as usize) else {
                 continue;
             };
             if standing.key.is_none() || standing.request != Request::Ended {
                 continue;
             }
-            standing.request = Request::Standing;
             let request = name(place, standing.generation);
             let header: *const libc::msghdr = self.arrivals.header();
             let target = self.files.target(place, standing.fd);
             let receive = opcode::RecvMsgMulti::new(target.fd, header, GROUP).build();
-            self.push(&receive.flags(target.flags).user_data(request));
+            if !self.push(&receive.flags(target.flags).user_data(request)) {
+                self.ended.push(place);
+                break;
+            }
+            if let Some(standing) = self.standing.get_mut(place as usize) {
+                standing.request = Request::Standing;
+            }
         }
-        Ok(())
     }
 
-    fn push(&mut self, entry: &Entry) {
+    /// False when the kernel takes nothing at present, for want of memory.
+    fn push(&mut self, entry: &Entry) -> bool {
         for _ in 0..MAX_ENTERS {
             // SAFETY: what entries point to lives as long as the ring: the message header and the
             // staged datagrams are on the heap, owned by it, and a staged datagram is not touched
             // before the kernel has taken its entry.
             if unsafe { self.ring.submission().push(entry) }.is_ok() {
-                return;
+                return true;
             }
             let _ = self.ring.submit();
         }
-        self.send_errors += 1;
+        false
     }
 
     /// Lets the kernel do a part of what is due.

@@ -308,3 +308,27 @@ fn whatever_comes_and_goes_every_datagram_reaches_its_own_socket_once_and_in_ord
         assert!(number > 5000, "{number} were sent");
     }
 }
+
+#[test]
+fn a_request_that_the_kernel_did_not_take_is_made_later() {
+    let waker = Waker::new().expect("eventfd");
+    let Ok(prepared) = PreparedRing::new(64) else {
+        return;
+    };
+    // Not in use yet, it takes nothing.
+    let mut ring = prepared.into_ring(waker.source());
+    let (ours, theirs) = (socket("127.0.0.1"), socket("127.0.0.1"));
+    ring.add(&ours, 1).expect("a place");
+    let filling = opcode::AsyncCancel::new(0).build().user_data(CANCELLED);
+    while ring.push(&filling) {}
+    ring.stand_again();
+    let submitter = ring.ring.submitter();
+    submitter.register_enable_rings().expect("enables");
+    theirs.send_to(b"heard", ours.local()).expect("sends");
+    let (key, _, bytes) = receive(&mut ring, 1).remove(0);
+    assert_eq!((key, &bytes[..]), (1, &b"heard"[..]));
+    waker.wake();
+    while !ring.take_wake() {
+        ring.wait(SOON).expect("waits");
+    }
+}
