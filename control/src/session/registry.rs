@@ -188,6 +188,8 @@ impl Registry {
         inner.remove(session);
         if condemn {
             inner.condemned.insert(session);
+        } else {
+            inner.condemned.remove(&session);
         }
         self.publish(&inner);
         true

@@ -343,3 +343,16 @@ fn summary(start: &RecordingStart, reason: StopReason) -> RecordingSummary {
         streams: Vec::new(),
     }
 }
+
+#[tokio::test]
+async fn creations_without_a_dataplane_leave_nothing_behind() {
+    let control = Control::start().await;
+    let mut client = control.client().await;
+    for id in ["1", "2", "3"] {
+        client.ask(id, "session.create", json!({})).await;
+        let answer = client.next().await;
+        assert_eq!(answer["error"]["code"], "DATAPLANE_UNAVAILABLE");
+    }
+    let remembered = format!("{:?}", control.app.registry);
+    assert!(remembered.contains("condemned: {}"), "{remembered}");
+}

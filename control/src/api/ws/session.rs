@@ -45,6 +45,13 @@ pub(super) fn create(context: Context<'_>) -> Result<Step, ApiError> {
     if app.lifecycle.is_draining() {
         return Err(ApiError::new(Code::ShuttingDown, "the server is draining"));
     }
+    if !app.link.is_up() {
+        // Nothing is sent, so nothing can have been made that would have to be ended later.
+        return Err(ApiError::from_link(
+            &LinkError::Unavailable,
+            Family::Session,
+        ));
+    }
     let session = SessionId::random();
     let created_at_ms = unix_ms();
     app.registry
