@@ -462,3 +462,35 @@ fn a_slow_disk_disturbs_no_other_call_and_is_heard_as_silence() {
     let starved = server.metric("rtpbridge_file_underruns_total");
     assert!(starved > 0.0, "the disk was slow");
 }
+
+#[test]
+fn no_client_makes_a_session_too_large_to_be_told() {
+    let server = Server::start();
+    let web = WebServer::start();
+    let url = web.answer("/silent", Answer::Silent);
+    let (mut client, session) = server.session();
+    let play = |bytes: usize| {
+        let headers = json!({"X-Long": "v".repeat(bytes - "X-Long".len())});
+        json!({"source": url, "timeout_ms": 60_000, "headers": headers})
+    };
+    let method = "endpoint.create_with_file";
+    let told = client.refuse(method, play(16 * 1024 + 1), "INVALID_PARAMS");
+    assert!(told.contains("headers") && told.contains("16384"), "{told}");
+    let mut endpoints = 0;
+    let refused = loop {
+        match client.request(method, play(16 * 1024)) {
+            Ok(_) => endpoints += 1,
+            Err(refused) => break refused,
+        }
+    };
+    assert_eq!(refused.code, "ENDPOINT_ERROR");
+    assert_eq!(endpoints, 15, "{}", refused.message);
+    let info = client.call("session.info", json!({}));
+    assert_eq!(info["endpoints"].as_array().unwrap().len(), endpoints);
+    // Those that wait are no burden for others.
+    client.call(method, json!({"source": "http://127.0.0.1:9/"}));
+    let mut other = server.client();
+    other.call("session.create", json!({}));
+    assert_eq!(server.sessions().len(), 2);
+    assert_eq!(server.sessions()[0]["session_id"], json!(session));
+}

@@ -171,3 +171,16 @@ fn a_bound_connection_binds_no_second_session() {
     assert_eq!(listed[0]["endpoint_count"], json!(0));
     assert!(listed[0]["created_at"].as_str().unwrap().ends_with('Z'));
 }
+
+#[test]
+fn what_fits_no_message_between_the_processes_is_refused_as_too_large() {
+    let server = Server::builder()
+        .set("max_sdp_size_kb", 10_000)
+        .set("ws_max_message_size_kb", 20_000)
+        .start();
+    let (mut client, _) = server.session();
+    let params = json!({"sdp": "x".repeat(5 * 1024 * 1024)});
+    let told = client.refuse("endpoint.create_from_offer", params, "INVALID_PARAMS");
+    assert!(told.contains("too large"), "{told}");
+    client.call("session.info", json!({}));
+}

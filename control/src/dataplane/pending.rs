@@ -10,7 +10,7 @@ use rtpbridge_shared::ipc::hello::Hello;
 use rtpbridge_shared::ipc::{Reply, Request, RequestError, ToDataplane, frame};
 use thiserror::Error;
 use tokio::sync::{Notify, oneshot, watch};
-use tracing::error;
+use tracing::{error, warn};
 
 use crate::lock::lock;
 
@@ -172,12 +172,12 @@ impl Link {
                 Some(phase) if phase == Phase::Up || phase == least => {
                     inner.enqueue_request(request, then)
                 }
-                _ => Err(then),
+                _ => Err((then, LinkError::Unavailable)),
             }
         };
         match accepted {
             Ok(()) => self.wake.notify_one(),
-            Err(then) => then(Err(LinkError::Unavailable)),
+            Err((then, error)) => then(Err(error)),
         }
     }
 
@@ -246,18 +246,25 @@ impl Link {
 }
 
 impl Inner {
-    fn enqueue_request(&mut self, request: Request, then: Then) -> Result<(), Then> {
-        if self.pending.len() >= MAX_PENDING {
-            return Err(then);
+    fn enqueue_request(&mut self, request: Request, then: Then) -> Result<(), (Then, LinkError)> {
+        if self.pending.len() >= MAX_PENDING || self.outgoing.len() >= MAX_OUTGOING_BYTES {
+            return Err((then, LinkError::Unavailable));
         }
         self.flush_acknowledgements();
         self.next_number += 1;
         let number = self.next_number;
-        if self.enqueue(&ToDataplane::Request { number, request }) {
-            self.pending.insert(number, then);
-            Ok(())
-        } else {
-            Err(then)
+        match frame::encode(
+            &ToDataplane::Request { number, request },
+            &mut self.outgoing,
+        ) {
+            Ok(()) => {
+                self.pending.insert(number, then);
+                Ok(())
+            }
+            Err(error) => {
+                warn!(%error, "a request that does not fit a message is refused");
+                Err((then, LinkError::Refused(too_large())))
+            }
         }
     }
 
@@ -273,16 +280,20 @@ impl Inner {
         }
     }
 
-    fn enqueue(&mut self, message: &ToDataplane) -> bool {
+    fn enqueue(&mut self, message: &ToDataplane) {
         if self.outgoing.len() >= MAX_OUTGOING_BYTES {
-            return false;
+            return;
         }
-        match frame::encode(message, &mut self.outgoing) {
-            Ok(()) => true,
-            Err(error) => {
-                error!(%error, "a message to the dataplane could not be encoded");
-                false
-            }
+        if let Err(error) = frame::encode(message, &mut self.outgoing) {
+            error!(%error, "a message to the dataplane could not be encoded");
         }
+    }
+}
+
+/// Only a limit that is configured beyond what a message holds lets a client come this far.
+fn too_large() -> RequestError {
+    RequestError::InvalidParams {
+        field: "params".to_owned(),
+        problem: "too large".to_owned(),
     }
 }

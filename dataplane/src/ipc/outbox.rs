@@ -32,6 +32,19 @@ struct Queue {
     closed: bool,
 }
 
+impl Queue {
+    /// Whoever asked for an answer that fits no frame learns that much; the others who are served
+    /// over this connection must not suffer from it.
+    fn say_too_large(&mut self, message: &ToControl) -> bool {
+        let ToControl::Answer { number, .. } = *message else {
+            return false;
+        };
+        let result = Err(RequestError::Internal("the answer is too large".to_owned()));
+        let answer = ToControl::Answer { number, result };
+        frame::encode(&answer, &mut self.frames).is_ok()
+    }
+}
+
 /// What may happen to a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Class {
@@ -74,13 +87,17 @@ impl Outbox {
             queue.frames = Vec::new();
             queue.closed = true;
         } else if let Err(error) = frame::encode(message, &mut queue.frames) {
-            // Only an answer can be as large as that, and only by a bug.
             error!(%error, "message not sent");
-            queue.closed = true;
+            queue.closed = !queue.say_too_large(message);
         }
         drop(queue);
         self.changed.notify_waiters();
         self.changed.notify_one();
+    }
+
+    /// Whether more waits than the reader takes at once.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.lock().frames.len() > SOFT_BYTES
     }
 
     /// Nothing more goes in; what is in is still written.
@@ -305,6 +322,19 @@ mod tests {
         assert!(outbox.is_closed());
         assert!(!outbox.next(&mut Vec::new()).await);
         outbox.drained().await;
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_fits_no_frame_costs_its_asker_alone() {
+        let outbox = Outbox::new();
+        let text = "x".repeat(frame::MAX_FRAME_BYTES + 1);
+        let answer = |number, result| ToControl::Answer { number, result };
+        outbox.push(&answer(1, Ok(Reply::Sdp(text))), Class::MustArrive);
+        outbox.push(&answer(2, Ok(Reply::Done)), Class::MustArrive);
+        let messages = drain(&outbox).await;
+        let refused = RequestError::Internal("the answer is too large".to_owned());
+        let expected = [answer(1, Err(refused)), answer(2, Ok(Reply::Done))];
+        assert_eq!(messages, expected);
     }
 
     #[tokio::test]

@@ -264,7 +264,7 @@ impl Worker {
             .places()
             .min(from.saturating_add(SNAPSHOT_PLACES));
         let mut index = from;
-        while index < end && sent < SNAPSHOT_SESSIONS {
+        while index < end && sent < SNAPSHOT_SESSIONS && !(sent > 0 && outbox.is_behind()) {
             let key = self.sessions.at(index).map(|(key, _)| key);
             let snapshot = key.map(|key| self.with_session(key, |s, _, _| Ok(s.snapshot())));
             // One that is about to end is left out.

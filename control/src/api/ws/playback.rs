@@ -19,6 +19,8 @@ const DEFAULT_TIMEOUT_MS: u64 = 10_000;
 const DEFAULT_FREQUENCY: f64 = 440.0;
 const MAX_SOURCE_BYTES: usize = 8192;
 const MAX_HEADERS: usize = 64;
+/// Names and values together; servers take no more either.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
 /// Larger gains only make noise or silence.
 const MAX_GAIN_DB: f64 = 100.0;
 
@@ -134,8 +136,12 @@ fn headers(params: &Params<'_>) -> Result<Vec<(String, String)>, ApiError> {
     let usable = |(name, value): &(String, String)| {
         HeaderName::from_bytes(name.as_bytes()).is_ok() && HeaderValue::from_str(value).is_ok()
     };
-    if headers.len() > MAX_HEADERS || !headers.iter().all(usable) {
-        let problem = format!("must be at most {MAX_HEADERS} HTTP headers");
+    let sizes = headers.iter().map(|(name, value)| name.len() + value.len());
+    let is_small = headers.len() <= MAX_HEADERS && sizes.sum::<usize>() <= MAX_HEADER_BYTES;
+    if !is_small || !headers.iter().all(usable) {
+        let problem = format!(
+            "must be at most {MAX_HEADERS} HTTP headers of {MAX_HEADER_BYTES} bytes in all"
+        );
         return Err(ApiError::invalid("headers", &problem));
     }
     Ok(headers)

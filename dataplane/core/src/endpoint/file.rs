@@ -81,6 +81,11 @@ impl FileEndpoint {
         self.pending_fetch.as_ref()
     }
 
+    /// How much the download that it waits for takes to describe.
+    pub(crate) fn order_bytes(&self) -> usize {
+        self.pending_fetch.as_ref().map_or(0, order_bytes)
+    }
+
     /// The file in the cache that it needs, for as long as it does.
     pub(crate) fn cache_file(&self) -> Option<&str> {
         self.cache_file.as_deref()
@@ -143,6 +148,13 @@ impl FileEndpoint {
     pub(crate) fn take_underruns(&mut self) -> u64 {
         self.playback.take_underruns()
     }
+}
+
+/// Bytes of the order's texts.
+pub(crate) fn order_bytes(order: &FetchOrder) -> usize {
+    let headers = order.headers.iter();
+    let headers = headers.map(|(name, value)| name.len() + value.len());
+    order.url.len() + headers.sum::<usize>()
 }
 
 fn refused(error: PlaybackError) -> RequestError {

@@ -21,7 +21,7 @@ use rtpbridge_shared::vocab::{Codec, Direction, EndpointState, EndpointType, Ice
 
 pub use self::bridge::{BridgeEnd, bridge};
 pub(crate) use self::bridge::{Crossed, Crossing};
-pub(crate) use self::file::FileEndpoint;
+pub(crate) use self::file::{FileEndpoint, order_bytes};
 pub use self::file::{OpenedFile, PlayOrder};
 pub(crate) use self::leg::{
     Content, Heard, Inbound, Keys, MediaLeg, PacketArea, Path, Sinks, TimedOut,
@@ -489,6 +489,11 @@ impl Endpoint {
     /// Why a file's decoder gave up, if it did.
     pub(crate) fn file_failure(&self) -> Option<&str> {
         self.file_part()?.failure()
+    }
+
+    /// How much the download that it waits for takes to describe.
+    pub(crate) fn order_bytes(&self) -> usize {
+        self.file_part().map_or(0, FileEndpoint::order_bytes)
     }
 
     fn file_part(&self) -> Option<&FileEndpoint> {

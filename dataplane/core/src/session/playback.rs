@@ -2,24 +2,44 @@
 //! shell opens files and hands in what they sound like; nothing here waits.
 
 use rtpbridge_shared::id::EndpointId;
-use rtpbridge_shared::ipc::playback::{FileCreate, FileSeek};
+use rtpbridge_shared::ipc::playback::{FetchOrder, FileCreate, FileSeek, FileSource};
 use rtpbridge_shared::ipc::{Event, RequestError};
 use rtpbridge_shared::vocab::FinishReason;
 
 use super::engine::Session;
 use super::input::EndpointKey;
 use super::output::Outbox;
-use crate::endpoint::{Endpoint, FileEndpoint, OpenedFile, PlayOrder, States};
+use crate::endpoint::{Endpoint, FileEndpoint, OpenedFile, PlayOrder, States, order_bytes};
 use crate::time::Moment;
+
+/// What the orders of all downloads that a session waits for may take together: a snapshot has to
+/// tell them in one message with everything else, or no new control could ever serve.
+const MAX_ORDER_BYTES: usize = 256 * 1024;
 
 impl Session {
     /// Whether `endpoint.create_with_file` may go on, before anything is opened.
     ///
     /// # Errors
-    /// The session is full, over, or knows the id.
+    /// The session is full, over, knows the id, or waits for too many downloads.
     pub fn check_file(&mut self, now: Moment, request: &FileCreate) -> Result<(), RequestError> {
         self.on_command(now.at)?;
-        self.check_new(request.endpoint)
+        self.check_new(request.endpoint)?;
+        match &request.source {
+            FileSource::Url(order) => self.check_order(order),
+            FileSource::Local(_) => Ok(()),
+        }
+    }
+
+    fn check_order(&self, order: &FetchOrder) -> Result<(), RequestError> {
+        let waiting = self.endpoints.iter();
+        let waiting: usize = waiting.map(|(_, endpoint)| endpoint.order_bytes()).sum();
+        if waiting + order_bytes(order) > MAX_ORDER_BYTES {
+            return Err(RequestError::Endpoint(format!(
+                "the session waits for too many downloads: sources and headers take over \
+                 {MAX_ORDER_BYTES} bytes together"
+            )));
+        }
+        Ok(())
     }
 
     /// `endpoint.create_with_file`, with the open file of a local source and without one for a URL,

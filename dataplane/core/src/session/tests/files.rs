@@ -257,6 +257,37 @@ fn a_download_is_waited_for_then_played_and_let_go_of() {
 }
 
 #[test]
+fn the_downloads_a_session_waits_for_have_room_in_a_snapshot() {
+    let mut world = World::new();
+    let order = FetchOrder {
+        headers: vec![("X-Long".to_owned(), "v".repeat(100 * 1024))],
+        ..order()
+    };
+    let mut create = |byte| {
+        let request = FileCreate {
+            endpoint: EndpointId::from_bytes([byte; 16]),
+            ..request(&world, FileSource::Url(order.clone()), false)
+        };
+        let now = world.now;
+        world
+            .session
+            .create_file(now, &request, None, &mut world.out)
+    };
+    assert_eq!(create(1), Ok(()));
+    assert_eq!(create(2), Ok(()));
+    let refused = create(3);
+    assert!(
+        matches!(refused, Err(RequestError::Endpoint(_))),
+        "{refused:?}"
+    );
+    let fetched = world
+        .session
+        .file_fetched(EndpointId::from_bytes([1; 16]), "ab.wav");
+    assert!(matches!(fetched, Ok(Some(_))), "{fetched:?}");
+    play_url(&mut world);
+}
+
+#[test]
 fn what_cannot_be_fetched_or_decoded_further_is_told_and_gone() {
     type Break = fn(&mut World);
     let breaks: [(Break, &str); 3] = [
