@@ -11,9 +11,9 @@ use tokio::time::sleep;
 use crate::app::App;
 
 /// How old the numbers become, about.
-const ROUND: Duration = Duration::from_secs(2);
+const ROUND: Duration = Duration::from_secs(5);
 /// Portions of a round, so that many sessions are not all asked about at once.
-const PORTIONS: u32 = 20;
+const PORTIONS: u32 = 50;
 
 /// Runs until the process ends.
 pub async fn run(app: Arc<App>) {
