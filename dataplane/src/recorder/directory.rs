@@ -24,8 +24,8 @@ pub(crate) enum PathError {
     /// It does not begin with a slash.
     #[error("must be an absolute path")]
     NotAbsolute,
-    /// It is longer than a path can be.
-    #[error("must be at most {MAX_PATH_BYTES} bytes long")]
+    /// It, or a part of it, is longer than it can be.
+    #[error("must be at most {MAX_PATH_BYTES} bytes long, and no name in it over 255")]
     TooLong,
     /// It has a control character, or a component that goes up.
     #[error("must not contain control characters, . or ..")]
@@ -191,7 +191,7 @@ mod tests {
             (format!("{dir_text}/none/x.pcap"), "does not exist"),
             (format!("{dir_text}/a\nb"), "control"),
             (format!("{dir_text}/a\0b"), "control"),
-            (format!("{dir_text}/{long}"), "at most"),
+            (format!("{dir_text}/{long}"), "over 255"),
             (format!("/{}", "a/".repeat(3000)), "at most"),
             (format!("{dir_text}/"), ". or"),
         ];
