@@ -59,25 +59,37 @@ fn media_flows_on_without_a_client_and_another_connection_attaches() {
 #[test]
 fn what_a_client_asked_for_before_it_left_is_done() {
     let server = Server::start();
-    let mut other = server.client();
-    let (mut client, session) = server.session();
-    let tone = json!({"id": "t", "method": "endpoint.create_tone", "params": {"tone": "busy"}});
-    for _ in 0..10 {
-        client.send_text(&tone.to_string());
+    // With a goodbye, and by closing the socket with answers unread, which resets it.
+    for (round, says_goodbye) in [true, false].into_iter().enumerate() {
+        let mut other = server.client();
+        let (mut client, session) = server.session();
+        let tone = json!({"id": "t", "method": "endpoint.create_tone", "params": {"tone": "busy"}});
+        // More than the server reads ahead of what it is working off.
+        let question = json!({"id": "q", "method": "session.info"});
+        let last = json!({"id": "d", "method": "session.destroy"});
+        let mut requests = vec![question; 200];
+        requests.extend(vec![tone; 10]);
+        requests.push(last);
+        // At once, as a reset throws away what our side still holds back.
+        client.send_all(&requests);
+        if says_goodbye {
+            client.close();
+        } else {
+            drop(client);
+        }
+        // Well before its time as an orphan is over.
+        eventually("the session is gone", SOON, || {
+            let gone = other.call("session.list", json!({}))["sessions"] == json!([]);
+            gone.then_some(())
+        });
+        other.refuse(
+            "session.attach",
+            json!({"session_id": session}),
+            "SESSION_NOT_FOUND",
+        );
+        let made = 10.0 * (round as f64 + 1.0);
+        assert_eq!(server.metric("rtpbridge_endpoints_total"), made);
     }
-    client.send_text(&json!({"id": "d", "method": "session.destroy"}).to_string());
-    client.close();
-    // Well before its time as an orphan is over.
-    eventually("the session is gone", SOON, || {
-        let gone = other.call("session.list", json!({}))["sessions"] == json!([]);
-        gone.then_some(())
-    });
-    other.refuse(
-        "session.attach",
-        json!({"session_id": session}),
-        "SESSION_NOT_FOUND",
-    );
-    assert_eq!(server.metric("rtpbridge_endpoints_total"), 10.0);
 }
 
 #[test]

@@ -144,6 +144,15 @@ impl Client {
         self.send(Message::text(text));
     }
 
+    /// Sends each message as a text frame, all with one write to the socket.
+    pub fn send_all(&mut self, messages: &[Value]) {
+        for message in messages {
+            let frame = Message::text(message.to_string());
+            self.socket.write(frame).expect("room in the buffer");
+        }
+        self.socket.flush().expect("flush");
+    }
+
     /// Sends any frame.
     pub fn send(&mut self, message: Message) {
         self.socket
@@ -234,11 +243,11 @@ impl Client {
         self.closed.is_some()
     }
 
-    /// Says goodbye with a close frame and waits for the server's.
+    /// Says goodbye with a close frame and waits for the server's; answers not awaited are dropped.
     pub fn close(mut self) {
         let _ = self.socket.close(None);
         let deadline = Instant::now() + SOON;
-        while self.pump(deadline) {}
+        while let Some(Incoming::Json(_)) = self.receive(deadline) {}
     }
 
     /// The next message; none when the deadline passes.

@@ -173,24 +173,41 @@ impl Connection {
     }
 
     /// What the peer asked for before it left is done as if it had waited; nobody reads the answers.
+    /// When it was a write that failed, its last requests may be unread still.
     async fn finish_requests(&mut self) {
         let end = Instant::now() + LAST_REQUESTS;
+        let mut readable = true;
         loop {
             self.outbox.clear();
             self.work_off();
-            if self.inbox.is_empty() {
+            if self.inbox.is_empty() && !readable {
                 // One that is under way needs us no more.
                 return;
             }
-            if self.pending.is_none() {
+            if self.pending.is_none() && !self.inbox.is_empty() {
                 continue;
             }
-            let next = std::future::poll_fn(|cx| self.mailbox.poll_next(cx));
+            let next = std::future::poll_fn(|cx| self.poll_last(cx, readable));
             match timeout_at(end, next).await {
-                Ok(Delivery::Close(_)) | Err(_) => return,
-                Ok(delivery) => self.on_delivery(delivery),
+                Ok(Wake::Received(message)) => self.on_message(message),
+                Ok(Wake::Delivery(Delivery::Close(_))) | Err(_) => return,
+                Ok(Wake::Delivery(delivery)) => self.on_delivery(delivery),
+                Ok(_) => readable = false,
             }
         }
+    }
+
+    fn poll_last(&mut self, cx: &mut TaskContext<'_>, readable: bool) -> Poll<Wake> {
+        if readable
+            && self.has_room()
+            && let Poll::Ready(received) = Pin::new(&mut self.socket).poll_next(cx)
+        {
+            return Poll::Ready(match received {
+                Some(Ok(message)) => Wake::Received(message),
+                _ => Wake::Ended(Ending::Peer),
+            });
+        }
+        self.mailbox.poll_next(cx).map(Wake::Delivery)
     }
 
     /// The session, if there is one, is orphaned from now on.
