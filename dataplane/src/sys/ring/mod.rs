@@ -26,7 +26,7 @@ use rtpbridge_core::session::PacketBuffer;
 
 use self::arrivals::{Arrival, Arrivals};
 use self::buffers::BufferRing;
-use self::files::{Files, Target};
+use self::files::Files;
 use self::sends::Sends;
 use super::udp::{Received, UdpSocket};
 
@@ -79,7 +79,10 @@ pub(crate) struct Ring {
 
 /// Where a ring keeps a socket.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Place(u32);
+pub(crate) struct Place {
+    index: u32,
+    fd: RawFd,
+}
 
 /// A socket's standing receive request.
 struct Standing {
@@ -188,16 +191,17 @@ impl Ring {
             standing.request = Request::Ended;
         }
         self.ended.push(place);
-        Ok(Place(place))
+        let fd = socket.raw_fd();
+        Ok(Place { index: place, fd })
     }
 
     /// Sends what is due through the socket and receives from it no more.
     fn halt(&mut self, place: Place) {
-        let Some(standing) = self.standing.get_mut(place.0 as usize) else {
+        let Some(standing) = self.standing.get_mut(place.index as usize) else {
             return;
         };
         standing.request = Request::Halted;
-        let request = name(place.0, standing.generation);
+        let request = name(place.index, standing.generation);
         let cancel = opcode::AsyncCancel::new(request).build();
         self.push(&cancel.user_data(CANCELLED));
         self.flush();
@@ -211,15 +215,15 @@ impl Ring {
     /// nobody has taken yet, in order.
     pub(crate) fn take(&mut self, place: Place) -> Vec<(Received, Box<[u8]>)> {
         self.halt(place);
-        let Some(standing) = self.standing.get_mut(place.0 as usize) else {
+        let Some(standing) = self.standing.get_mut(place.index as usize) else {
             return Vec::new();
         };
         standing.generation = (standing.generation + 1) & GENERATIONS;
         let key = standing.key.take();
         standing.fd = -1;
         // It fails only for a place that never was.
-        let _ = self.set_file(place.0, -1);
-        self.free.push(place.0);
+        let _ = self.set_file(place.index, -1);
+        self.free.push(place.index);
         let left = key.map_or(Vec::new(), |key| self.arrivals.remove(key));
         let mut space = [0; PacketBuffer::MAX_DATAGRAM];
         let read = left.into_iter().filter_map(|arrival| {
@@ -280,7 +284,7 @@ impl Ring {
         if self.sends.is_full() {
             self.flush();
         }
-        let target = self.target(place.0);
+        let target = self.files.target(place.index, place.fd);
         let entry = self.sends.stage(target, datagram, to);
         let is_staged = entry.is_some_and(|entry| self.push(&entry.user_data(SENT)));
         self.send_errors += u64::from(!is_staged);
@@ -328,12 +332,6 @@ impl Ring {
 
     fn set_file(&self, place: u32, fd: RawFd) -> io::Result<()> {
         self.files.set(&self.ring.submitter(), place, fd)
-    }
-
-    fn target(&self, place: u32) -> Target {
-        let standing = self.standing.get(place as usize);
-        let fd = standing.map_or(-1, |standing| standing.fd);
-        self.files.target(place, fd)
     }
 
     /// Makes the requests that have ended again. What the kernel does not take stays to be made.
