@@ -44,6 +44,8 @@ const DEFAULT_CLOCK: u32 = 8000;
 pub(crate) struct MediaLeg {
     id: EndpointId,
     formats: Vec<(u8, Format)>,
+    /// The one of them that came last: found without going through the list, which lies elsewhere.
+    last_format: Option<(u8, Format)>,
     codec: Option<AgreedCodec>,
     event_format: Option<AgreedTelephoneEvent>,
     /// Length of the packets that we encode, ms.
@@ -136,6 +138,7 @@ impl MediaLeg {
         Self {
             id,
             formats: Vec::new(),
+            last_format: None,
             codec: None,
             event_format: None,
             packet_time_ms: 20,
@@ -166,6 +169,7 @@ impl MediaLeg {
             (agreed.receive_payload_type, Format::Event { clock_rate })
         });
         self.formats = audio.chain(events).collect();
+        self.last_format = None;
         self.codec = agreement.sending_codec();
         let clock_rate = self
             .codec

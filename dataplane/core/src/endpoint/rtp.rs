@@ -30,11 +30,13 @@ const DRAIN: Duration = Duration::from_secs(1);
 pub(crate) struct RtpEndpoint {
     pub(super) leg: MediaLeg,
     sockets: EndpointSockets,
-    /// The last description of ours.
-    local: LocalDescription,
+    /// The last description of ours. Boxed, as the agreement is: packets need neither.
+    local: Box<LocalDescription>,
     /// An offer of ours is waiting for its answer.
     is_offering: bool,
-    agreement: Option<Agreement>,
+    agreement: Option<Box<Agreement>>,
+    /// The agreement names an address of the party.
+    has_address: bool,
     /// What the client asked for when it made the endpoint.
     own_direction: Direction,
     latch: Latch,
@@ -119,7 +121,9 @@ impl RtpEndpoint {
 
     /// Where media goes now: nowhere on hold, and nowhere yet when the party is to speak first.
     pub(crate) fn media_path(&self) -> Option<Path> {
-        self.agreement.as_ref()?.address?;
+        if !self.has_address {
+            return None;
+        }
         let to = match self.latch.believed() {
             Some(believed) => believed,
             None if self.waits_for_inbound => return None,

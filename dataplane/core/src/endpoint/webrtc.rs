@@ -29,13 +29,13 @@ pub(crate) type HandshakeStart = (DtlsRole, Vec<Fingerprint>);
 pub(crate) struct WebrtcEndpoint {
     pub(super) leg: MediaLeg,
     sockets: EndpointSockets,
-    /// The last description of ours.
-    local: LocalDescription,
+    /// The last description of ours. Boxed, as the agreement is: packets need neither.
+    local: Box<LocalDescription>,
     /// An offer of ours is waiting for its answer.
     is_offering: bool,
     /// Which of our offers that is; grows with each ICE restart.
     offer_generation: u64,
-    agreement: Option<Agreement>,
+    agreement: Option<Box<Agreement>>,
     /// What the client asked for when it made the endpoint.
     own_direction: Direction,
     ice: IceLite,

@@ -184,6 +184,7 @@ impl MediaLeg {
         sinks: &mut Sinks<'_>,
     ) -> Result<(Inbound, [Option<FinishedEvent>; 2]), Refusal> {
         let format = self.format(header.payload_type);
+        self.last_format = format.map(|format| (header.payload_type, format));
         let body = buffer.datagram().get(header.payload.clone());
         let body = body.ok_or(Refusal::Malformed)?;
         let event = match format {
@@ -257,10 +258,9 @@ impl MediaLeg {
     }
 
     fn format(&self, payload_type: u8) -> Option<Format> {
-        self.formats
-            .iter()
-            .find(|(known, _)| *known == payload_type)
-            .map(|(_, format)| *format)
+        let mut known = self.last_format.iter().chain(&self.formats);
+        let found = known.find(|(known, _)| *known == payload_type);
+        found.map(|(_, format)| *format)
     }
 
     /// Another SSRC begins another epoch; gives the event that it cut off.

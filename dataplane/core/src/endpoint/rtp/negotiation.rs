@@ -163,7 +163,7 @@ impl RtpEndpoint {
         let (local, agreement) = again.map_err(unusable)?;
         let sdp = local.write();
         self.renew(agreement, now)?;
-        self.local = local;
+        *self.local = local;
         Ok(sdp)
     }
 
@@ -193,7 +193,7 @@ impl RtpEndpoint {
             *local = agreed_local;
         }
         keys.protector.rekey(&master);
-        self.local = offer;
+        *self.local = offer;
         self.is_offering = true;
         Ok(self.local.write())
     }
@@ -202,9 +202,10 @@ impl RtpEndpoint {
         Self {
             leg: MediaLeg::new(birth.id, birth.config.media_timeout, entropy),
             sockets: birth.sockets,
-            local,
+            local: Box::new(local),
             is_offering: true,
             agreement: None,
+            has_address: false,
             own_direction: birth.direction,
             latch: Latch::new(birth.config.rtp_learning, None),
             waits_for_inbound: birth.config.rtp_wait_for_inbound,
@@ -224,7 +225,8 @@ impl RtpEndpoint {
         self.leg.keys = keys;
         self.latch
             .reopen(agreement.address.map(|address| address.rtp), now.at);
-        self.agreement = Some(agreement);
+        self.has_address = agreement.address.is_some();
+        self.agreement = Some(Box::new(agreement));
         self.connected_at = Some(now);
         self.expect_media(now.at);
     }
@@ -241,7 +243,8 @@ impl RtpEndpoint {
         }
         self.latch.reopen(address, now.at);
         self.leg.relearn_source();
-        self.agreement = Some(agreement);
+        self.has_address = agreement.address.is_some();
+        self.agreement = Some(Box::new(agreement));
         self.expect_media(now.at);
         Ok(())
     }
@@ -251,7 +254,7 @@ impl RtpEndpoint {
             AgreedSecurity::Sdes { remote, .. } => Some(remote.key.clone()),
             AgreedSecurity::Plain | AgreedSecurity::Dtls { .. } => None,
         };
-        let before = self.agreement.as_ref().and_then(remote_key);
+        let before = self.agreement.as_deref().and_then(remote_key);
         match remote_key(new) {
             Some(key) if before.as_ref() != Some(&key) => master_key(&key).map(Some),
             _ => Ok(None),

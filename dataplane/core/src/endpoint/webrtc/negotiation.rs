@@ -178,7 +178,7 @@ impl WebrtcEndpoint {
             self.ice.restart(ice);
         }
         let sdp = local.write();
-        self.local = local;
+        *self.local = local;
         // Both cannot offer at once: the peer's offer supersedes ours.
         self.is_offering = false;
         self.agree(agreement, entropy, now);
@@ -201,7 +201,7 @@ impl WebrtcEndpoint {
         let change = Reoffer::IceRestart(ice.clone());
         let local = sdp::reoffer(&self.local, agreement, change).map_err(unusable)?;
         self.ice.restart(ice);
-        self.local = local;
+        *self.local = local;
         self.is_offering = true;
         self.offer_generation += 1;
         Ok(IceRestarted {
@@ -214,7 +214,7 @@ impl WebrtcEndpoint {
         Self {
             leg: parts.leg,
             sockets: birth.sockets,
-            local,
+            local: Box::new(local),
             is_offering: true,
             offer_generation: 0,
             agreement: None,
@@ -235,7 +235,7 @@ impl WebrtcEndpoint {
         }
         self.leg.relearn_source();
         self.ice.on_remote_description(now.at);
-        self.agreement = Some(agreement);
+        self.agreement = Some(Box::new(agreement));
         self.expect_media(now.at);
     }
 
