@@ -8,7 +8,7 @@ use rtpbridge_tests::harness::http;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server, procfs};
 use rtpbridge_tests::peer::{Offer, Party};
-use serde_json::json;
+use serde_json::{Value, json};
 
 #[test]
 fn sessions_outlive_control_and_are_listed_as_orphaned_at_once() {
@@ -64,6 +64,34 @@ fn sessions_outlive_control_and_are_listed_as_orphaned_at_once() {
     other.call("session.attach", json!({"session_id": two}));
     other.call("session.destroy", json!({}));
     assert_eq!(server.sessions().len(), 1);
+}
+
+/// More than one message between the processes holds.
+#[test]
+fn a_session_of_very_many_endpoints_outlives_control_too() {
+    const TONES: u64 = 600;
+    let mut server = Server::builder()
+        .set("max_endpoints_per_session", 0)
+        .start();
+    let (mut client, session) = server.session();
+    for _ in 0..TONES {
+        client.call("endpoint.create_tone", json!({"tone": "busy"}));
+    }
+    server.kill_control();
+    let shown = server.ctl(&["--json", "sessions"]);
+    let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON without control");
+    assert_eq!(shown[0]["endpoint_count"], json!(TONES));
+    assert_eq!(shown.as_array().map(Vec::len), Some(1));
+    server.start_control();
+    server.wait_healthy();
+    assert_eq!(server.metric("rtpbridge_endpoints_active"), TONES as f64);
+    assert_eq!(server.sessions()[0]["endpoint_count"], json!(TONES));
+    let mut client = server.client();
+    client.call("session.attach", json!({"session_id": session}));
+    let info = client.call("session.info", json!({}));
+    assert_eq!(info["endpoints"].as_array().unwrap().len(), TONES as usize);
+    client.call("session.destroy", json!({}));
+    assert_eq!(server.metric("rtpbridge_endpoints_active"), 0.0);
 }
 
 #[test]

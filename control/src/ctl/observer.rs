@@ -1,13 +1,14 @@
 //! The dataplane, asked directly as an observer while control is down. Reads only; the dataplane
 //! would refuse anything else.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rtpbridge_shared::id::{InstanceId, SessionId};
 use rtpbridge_shared::ipc::frame::{self, FrameReader};
 use rtpbridge_shared::ipc::process::StatusReport;
-use rtpbridge_shared::ipc::session::SessionDetails;
+use rtpbridge_shared::ipc::session::{SessionDetails, SessionSnapshot};
 use rtpbridge_shared::ipc::stats::StatsRow;
 use rtpbridge_shared::ipc::{
     Hello, PROTOCOL_VERSION, Reply, Request, Role, ToControl, ToDataplane,
@@ -107,14 +108,27 @@ async fn ask(socket: &Path, request: Request) -> Result<Result<Answer, String>, 
     }
     let number = NUMBER;
     send(&mut sink, &ToDataplane::Request { number, request }).await?;
-    let mut sessions = Vec::new();
+    let mut sessions: Vec<SessionSnapshot> = Vec::new();
+    let mut known: HashMap<SessionId, usize> = HashMap::new();
     loop {
         match receive(&mut source).await? {
             ToControl::Answer { number, result } if number == NUMBER => {
-                let answer = result.map(|reply| Answer { reply, sessions });
+                let sessions = sessions.into_iter().map(|session| session.details);
+                let answer = result.map(|reply| Answer {
+                    reply,
+                    sessions: sessions.collect(),
+                });
                 return Ok(answer.map_err(|error| error.to_string()));
             }
-            ToControl::SnapshotPart { session, .. } => sessions.push(session.details),
+            ToControl::SnapshotPart { session, .. } => {
+                let index = *known
+                    .entry(session.details.session)
+                    .or_insert(sessions.len());
+                match sessions.get_mut(index) {
+                    Some(begun) => begun.extend(session),
+                    None => sessions.push(session),
+                }
+            }
             _ => {}
         }
     }

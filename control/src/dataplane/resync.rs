@@ -2,6 +2,7 @@
 //! control death, dataplane death").
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -32,7 +33,12 @@ impl Snapshot {
 
     pub(super) fn add(&mut self, part: SessionSnapshot) {
         self.newer.remove(&part.details.session);
-        self.parts.insert(part.details.session, part);
+        match self.parts.entry(part.details.session) {
+            Entry::Occupied(known) => known.into_mut().extend(part),
+            Entry::Vacant(place) => {
+                place.insert(part);
+            }
+        }
     }
 
     /// Something changed after the session's part was made.

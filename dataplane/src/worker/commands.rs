@@ -269,8 +269,10 @@ impl Worker {
             let snapshot = key.map(|key| self.with_session(key, |s, _, _| Ok(s.snapshot())));
             // One that is about to end is left out.
             if let Some(Ok(session)) = snapshot {
-                let part = ToControl::SnapshotPart { number, session };
-                outbox.push(&part, Class::MustArrive);
+                for session in session.into_parts() {
+                    let part = ToControl::SnapshotPart { number, session };
+                    outbox.push(&part, Class::MustArrive);
+                }
                 sent += 1;
             }
             index += 1;

@@ -82,7 +82,8 @@ pub enum ToControl {
         /// The request's number.
         number: u64,
     },
-    /// One session of a snapshot. Events at or below its stamp are already contained in it.
+    /// One session of a snapshot; one with very many endpoints comes in several of these, each with
+    /// the next stretch of its lists. Events at or below its stamp are already contained in it.
     SnapshotPart {
         /// The request's number.
         number: u64,

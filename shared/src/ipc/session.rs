@@ -94,6 +94,47 @@ pub struct SessionSnapshot {
     pub last_event_number: u64,
 }
 
+impl SessionSnapshot {
+    /// Rows of each list in one part, so that a part fits a frame.
+    pub const PART_ROWS: usize = 256;
+
+    /// The session in parts that fit a frame: one, as a rule. Their lists continue each other.
+    pub fn into_parts(mut self) -> Vec<Self> {
+        let mut parts = Vec::new();
+        loop {
+            let rest = SessionDetails {
+                endpoints: split_rows(&mut self.details.endpoints),
+                recordings: split_rows(&mut self.details.recordings),
+                vad_active: split_rows(&mut self.details.vad_active),
+                ..self.details
+            };
+            let is_last = rest.endpoints.is_empty()
+                && rest.recordings.is_empty()
+                && rest.vad_active.is_empty();
+            let last_event_number = self.last_event_number;
+            parts.push(self);
+            if is_last {
+                return parts;
+            }
+            self = Self {
+                details: rest,
+                last_event_number,
+            };
+        }
+    }
+
+    /// Takes in the next part of the same session.
+    pub fn extend(&mut self, part: Self) {
+        self.details.endpoints.extend(part.details.endpoints);
+        self.details.recordings.extend(part.details.recordings);
+        self.details.vad_active.extend(part.details.vad_active);
+    }
+}
+
+fn split_rows<T>(rows: &mut Vec<T>) -> Vec<T> {
+    rows.split_off(rows.len().min(SessionSnapshot::PART_ROWS))
+}
+
 /// How much a session holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct SessionCounts {
@@ -116,4 +157,37 @@ pub enum SessionEndReason {
     InternalError,
     /// The dataplane stops.
     Shutdown,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(active: usize) -> SessionSnapshot {
+        SessionSnapshot {
+            details: SessionDetails {
+                session: SessionId::random(),
+                created_at_ms: 5,
+                endpoints: Vec::new(),
+                recordings: Vec::new(),
+                vad_active: (0..active).map(|_| EndpointId::random()).collect(),
+            },
+            last_event_number: 7,
+        }
+    }
+
+    #[test]
+    fn a_session_is_told_in_parts_that_make_it_up_again() {
+        let rows = SessionSnapshot::PART_ROWS;
+        for (active, expected) in [(0, 1), (1, 1), (rows, 1), (rows + 1, 2), (3 * rows, 3)] {
+            let whole = snapshot(active);
+            let parts = whole.clone().into_parts();
+            assert_eq!(parts.len(), expected, "{active} rows");
+            let again = parts.into_iter().reduce(|mut begun, part| {
+                begun.extend(part);
+                begun
+            });
+            assert_eq!(again, Some(whole));
+        }
+    }
 }
