@@ -302,6 +302,8 @@ async fn draining_may_wait_for_the_last_session() {
     let backend = Backend::default();
     backend.looks_left.store(2, Ordering::SeqCst);
     place.serve_control(&backend);
+    let now = place.ctl("drain").await;
+    assert_eq!(now.out(), "draining, 2 sessions left\n");
     let answer = place.ctl("drain --wait --json").await;
     assert_eq!(answer.code(), Some(0), "{}", answer.err());
     assert_eq!(answer.json(), json!({ "draining": true, "sessions": 0 }));
@@ -391,6 +393,18 @@ async fn a_configuration_file_is_checked_with_all_its_faults() {
         faulty.out().contains("did you mean max_sessions?"),
         "{}",
         faulty.out()
+    );
+    assert!(
+        faulty.err().contains("rtpbridge.toml: 2 faults"),
+        "{}",
+        faulty.err()
+    );
+    write(&format!("{cache}media_dscp = 64\n"));
+    let faulty = place.ctl(&check).await;
+    assert!(
+        faulty.err().ends_with("rtpbridge.toml: 1 fault\n"),
+        "{}",
+        faulty.err()
     );
 }
 

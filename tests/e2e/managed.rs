@@ -167,7 +167,7 @@ fn the_operators_live_table_follows_what_happens_until_ctrl_c() {
         let last = shown.rsplit("\u{1b}[H\u{1b}[2J").next();
         last.is_some_and(|last| last.contains(text))
     };
-    for (id, count) in [(session.as_str(), "1 sessions"), ("", "0 sessions")] {
+    for (id, count) in [(session.as_str(), "1 session"), ("", "0 sessions")] {
         eventually(count, SOON, || {
             (shows(&terminal, id) && shows(&terminal, count)).then_some(())
         });

@@ -135,8 +135,8 @@ impl Session {
             let text = match (self.json, serde_json::to_string(&rows)) {
                 (true, Ok(line)) => line,
                 _ => {
-                    let count = rows.len();
-                    format!("{}\n\n{count} sessions", table::sessions(&rows))
+                    let count = table::counted(rows.len() as u64, "session");
+                    format!("{}\n\n{count}", table::sessions(&rows))
                 }
             };
             let clears = !self.json && stdout().is_terminal();
@@ -159,7 +159,8 @@ impl Session {
             };
         }
         self.show(&answer, |answer| {
-            format!("draining, {} sessions left", answer.sessions)
+            let left = table::counted(answer.sessions, "session");
+            format!("draining, {left} left")
         })
     }
 
@@ -255,10 +256,8 @@ impl Session {
                 let faults: Vec<String> = error.faults.iter().map(ToString::to_string).collect();
                 let report = json!({ "ok": false, "faults": faults });
                 self.show(&report, |_| faults.join("\n"))?;
-                Err(CtlError::Failed(format!(
-                    "{shown}: {} faults",
-                    faults.len()
-                )))
+                let count = table::counted(faults.len() as u64, "fault");
+                Err(CtlError::Failed(format!("{shown}: {count}")))
             }
         }
     }

@@ -34,6 +34,14 @@ fn finish(table: &Table) -> String {
     lines.join("\n")
 }
 
+/// A number and what it counts, which is one of them when the number is 1.
+pub(super) fn counted(count: impl Into<u64>, one: &str) -> String {
+    match count.into() {
+        1 => format!("1 {one}"),
+        count => format!("{count} {one}s"),
+    }
+}
+
 /// `sessions`
 pub(super) fn sessions(rows: &[SessionRow]) -> String {
     let mut table = table(&["SESSION", "STATE", "ENDPOINTS", "CREATED"]);
@@ -98,7 +106,10 @@ pub(super) fn verification(report: &Verification) -> String {
     let seconds = report.duration_ms as f64 / 1000.0;
     let tail = match report.tail {
         Tail::Whole => "whole".to_owned(),
-        Tail::Cut { bytes } => format!("cut: {bytes} bytes after the last whole record"),
+        Tail::Cut { bytes } => {
+            let bytes = counted(bytes, "byte");
+            format!("cut: {bytes} after the last whole record")
+        }
     };
     let mut lines = vec![
         finish(&table),
@@ -111,10 +122,8 @@ pub(super) fn verification(report: &Verification) -> String {
         format!("tail       {tail}"),
     ];
     if report.foreign > 0 {
-        let foreign = report.foreign;
-        lines.push(format!(
-            "foreign    {foreign} records that no recorder writes"
-        ));
+        let foreign = counted(report.foreign, "record");
+        lines.push(format!("foreign    {foreign} that no recorder writes"));
     }
     lines.join("\n")
 }
@@ -210,6 +219,7 @@ pub(super) fn status(answer: &StatusAnswer) -> String {
         None => lines.push("dataplane  not reachable".to_owned()),
     }
     let room = match answer.calls_that_fit {
+        Some(1) => "about 1 more call like the present ones".to_owned(),
         Some(calls) => format!("about {calls} more calls like the present ones"),
         None => "too little runs to tell".to_owned(),
     };
@@ -232,8 +242,10 @@ fn control_lines(control: &ControlStatus) -> Vec<String> {
     let mut lines = vec![
         format!("control    {state}, version {version}, pid {pid}, up {up}"),
         format!(
-            "           {} sessions ({limit}), {} without a client, {} connections",
-            control.sessions, control.orphaned, control.connections
+            "           {} ({limit}), {} without a client, {}",
+            counted(control.sessions, "session"),
+            control.orphaned,
+            counted(control.connections, "connection")
         ),
     ];
     if !control.dataplane_connected {
@@ -259,8 +271,10 @@ fn dataplane_lines(dataplane: &StatusReport) -> Vec<String> {
     let mut lines = vec![
         format!("dataplane  {state}, version {version}, pid {pid}, up {up}"),
         format!(
-            "           {} sessions, {} endpoints, {} recordings, {packets:.0} packets/s",
-            dataplane.sessions, dataplane.endpoints, dataplane.recordings
+            "           {}, {}, {}, {packets:.0} packets/s",
+            counted(dataplane.sessions, "session"),
+            counted(dataplane.endpoints, "endpoint"),
+            counted(dataplane.recordings, "recording")
         ),
     ];
     lines.extend(sandbox_line(&dataplane.sandbox));
@@ -268,10 +282,10 @@ fn dataplane_lines(dataplane: &StatusReport) -> Vec<String> {
         let lateness = worker.lateness_p99_ms;
         let lateness = lateness.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
         lines.push(format!(
-            "worker {:<4}{:>3.0} % busy, {} sessions, {:.0} packets/s, lateness p99 {lateness}",
+            "worker {:<4}{:>3.0} % busy, {}, {:.0} packets/s, lateness p99 {lateness}",
             worker.worker,
             worker.load * 100.0,
-            worker.sessions,
+            counted(worker.sessions, "session"),
             worker.packets_per_second
         ));
     }
@@ -356,7 +370,17 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("sandbox: landlock enforced"), "{text}");
-        assert!(text.contains(" 25 % busy"), "{text}");
+        assert!(
+            text.contains("3 sessions, 6 endpoints, 1 recording, 300"),
+            "{text}"
+        );
+        assert!(text.contains(" 25 % busy, 3 sessions,"), "{text}");
+    }
+
+    #[test]
+    fn one_of_a_kind_is_no_plural() {
+        let said = [0_u64, 1, 2].map(|count| counted(count, "session"));
+        assert_eq!(said, ["0 sessions", "1 session", "2 sessions"]);
     }
 
     #[test]

@@ -17,6 +17,7 @@ use pcap_file::{DataLink, PcapError};
 use rtpbridge_shared::sequence::SequenceWindow;
 use serde::Serialize;
 
+use super::table::counted;
 use crate::clock::rfc3339;
 use frame::{Content, Frame};
 
@@ -35,7 +36,7 @@ pub(super) enum VerifyError {
     #[error("not a recording: {0}")]
     NotARecording(String),
     /// The last record is cut short, or nothing after it can be read.
-    #[error("the tail is not whole: {bytes} bytes after the last whole record")]
+    #[error("the tail is not whole: {} after the last whole record", counted(*.bytes, "byte"))]
     TailCut {
         /// How much cannot be read.
         bytes: u64,
