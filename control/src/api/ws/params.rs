@@ -13,6 +13,9 @@ use serde_json::value::RawValue;
 
 use super::envelope::{ApiError, Code};
 
+/// Below this every whole number can be written as a floating one.
+const MAX_EXACT: f64 = (1_u64 << 53) as f64;
+
 /// `params` of one request.
 #[derive(Debug, Default)]
 pub(super) struct Params<'a> {
@@ -88,7 +91,14 @@ impl<'a> Params<'a> {
         } else {
             bounds_text("a whole number", bounds.start(), bounds.end())
         };
-        let number: Option<u64> = self.parsed(name, &problem)?;
+        let number = match self.parsed(name, &problem) {
+            Ok(number) => number,
+            // JSON has one kind of number: 5.0 is 5.
+            Err(error) => match self.parsed(name, &problem)?.and_then(whole) {
+                None => return Err(error),
+                number => number,
+            },
+        };
         match number {
             Some(number) if !bounds.contains(&number) => Err(ApiError::invalid(name, &problem)),
             other => Ok(other),
@@ -163,6 +173,12 @@ impl<'a> Params<'a> {
     }
 }
 
+fn whole(number: f64) -> Option<u64> {
+    let is_whole = number.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&number);
+    // Exact within the bounds.
+    is_whole.then_some(number as u64)
+}
+
 fn missing(name: &str) -> ApiError {
     ApiError::invalid(name, "is missing")
 }
@@ -234,6 +250,18 @@ mod tests {
         }
         let large = with(r#"{"sdp":"12345"}"#, |params| params.sdp(4)).expect_err("large");
         assert!(large.message.contains("too large"));
+    }
+
+    #[test]
+    fn whole_numbers_may_be_written_as_floating_ones() {
+        for text in [r#"{"d":5}"#, r#"{"d":5.0}"#, r#"{"d":0.5e1}"#] {
+            let read = with(text, |params| params.integer("d", 0..=9));
+            assert_eq!(read, Ok(Some(5)), "{text}");
+        }
+        for text in [r#"{"d":10.0}"#, r#"{"d":1e300}"#, r#"{"d":-5.0}"#] {
+            let read = with(text, |params| params.integer("d", 0..=9));
+            assert!(read.is_err(), "{text}");
+        }
     }
 
     #[test]
