@@ -27,6 +27,41 @@ fn measure(arguments: &[&str]) -> Value {
 }
 
 #[test]
+fn calls_are_measured_beside_the_floor_and_recorded() {
+    let recordings = tempfile::tempdir().expect("temporary directory");
+    let directory = recordings.path().to_str().expect("UTF-8");
+    let report = measure(&[
+        "--calls",
+        "4",
+        "--floor",
+        "--record",
+        directory,
+        "--seconds",
+        "1",
+    ]);
+    assert_eq!(report["calls"], 4);
+    let stretches = report["stretches"].as_array().expect("stretches");
+    let what: Vec<_> = stretches.iter().map(|stretch| &stretch["what"]).collect();
+    assert_eq!(what, ["floor", "server", "recorded"]);
+    for stretch in stretches {
+        // A hundred packets a second, of each call, warm-up included.
+        assert!(stretch["sent"].as_u64() > Some(4 * 100), "{stretch}");
+        assert_eq!(stretch["lost"], 0, "{stretch}");
+        assert_eq!(stretch["misrouted"], 0, "{stretch}");
+        for quantile in ["p50_us", "p99_us", "p999_us", "max_us"] {
+            assert!(stretch["latency"][quantile].as_u64() > Some(0), "{stretch}");
+        }
+    }
+    // One receive and one send for each packet, and the waiting.
+    assert!(stretches[0]["system_calls_per_packet"].as_f64() > Some(2.0));
+    assert!(report["ratio_to_floor"].as_f64() > Some(0.0));
+    assert!(report["memory"]["after_kib"].as_u64() > Some(0));
+    assert!(report["set_up"]["mean_ms"].as_f64() > Some(0.0));
+    assert!(report["recorded"]["packets"].as_u64() >= stretches[2]["sent"].as_u64());
+    assert_eq!(report["recorded"]["dropped"], 0);
+}
+
+#[test]
 fn sound_is_measured_between_all_codecs_and_in_conferences() {
     let report = measure(&["--sound", "6", "--seconds", "1"]);
     let stretches = report["stretches"].as_array().expect("stretches");

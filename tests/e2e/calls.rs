@@ -4,17 +4,93 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use rtpbridge_tests::harness::client::Event;
+use rtpbridge_tests::harness::http;
 use rtpbridge_tests::harness::process::Process;
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server};
 use rtpbridge_tests::peer::{Description, Offer, Party, ffmpeg};
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Puts a program's address into the session; gives where it has to send.
 fn add(client: &mut Client, at: std::net::SocketAddr) -> std::net::SocketAddr {
     let offer = Offer::with_codecs(at, &[(0, "PCMU/8000")]).write();
     let created = client.call("endpoint.create_from_offer", json!({"sdp": offer}));
     Description::parse(created["sdp_answer"].as_str().unwrap()).address()
+}
+
+/// Somebody who presses a digit and hears a tone end whenever nobody is in control.
+struct Witness {
+    client: Client,
+    session: String,
+    party: Party,
+    tone: Value,
+    digits: u64,
+    digits_known: u64,
+    /// How often the digit was over before anybody was in control again.
+    alone: usize,
+}
+
+impl Witness {
+    fn new(server: &Server) -> Self {
+        let (mut client, session) = server.session();
+        let party = Party::join(&mut client);
+        Self {
+            client,
+            session,
+            party,
+            tone: Value::Null,
+            digits: 0,
+            digits_known: 0,
+            alone: 0,
+        }
+    }
+
+    /// A tone that ends, changing its state, when control is gone.
+    fn prepare(&mut self) {
+        let params = json!({"tone": "beep", "duration_ms": 100});
+        self.tone = self.client.call("endpoint.create_tone", params)["endpoint_id"].clone();
+    }
+
+    fn act(&mut self, server: &Server) {
+        self.party.press(101, self.digits as u8 % 10, 1);
+        self.digits += 1;
+        let asked = http::try_request(server.address(), "GET", "/health/live", &[]);
+        self.alone += usize::from(asked.is_err());
+    }
+
+    /// Attaches anew: the change of state was told, the digit was told or counted.
+    fn come_back(&mut self, server: &Server) {
+        // What the old control may still have said.
+        self.client.expect_close();
+        let mut events = self.client.drain_events(Duration::ZERO);
+        self.client = server.client();
+        self.client
+            .call("session.attach", json!({"session_id": self.session}));
+        let is_finished = |event: &Event, tone: &Value| {
+            event.name == "endpoint.state_changed"
+                && event.data["endpoint_id"] == *tone
+                && event.data["new_state"] == "finished"
+        };
+        let mut told = 0;
+        loop {
+            for event in events.drain(..) {
+                told += usize::from(is_finished(&event, &self.tone));
+                self.digits_known += match event.name.as_str() {
+                    "dtmf" => 1,
+                    "events.dropped" => event.data["count"].as_u64().unwrap(),
+                    _ => 0,
+                };
+            }
+            if told > 0 && self.digits_known >= self.digits {
+                break;
+            }
+            let next = self.client.next_event(SOON);
+            events.push(next.expect("the digit and the change of state are told or counted"));
+        }
+        self.client
+            .call("endpoint.remove", json!({"endpoint_id": self.tone}));
+    }
 }
 
 #[test]
@@ -49,6 +125,7 @@ fn killing_control_every_second_costs_no_sample_and_no_sequence_number() {
     let (mut other, other_session) = server.session();
     let mut alice = Party::join(&mut other);
     let bob = Party::join(&mut other);
+    let mut witness = Witness::new(&server);
     let talking = std::thread::spawn(move || {
         let sent = alice.talk(14 * 50);
         (alice, sent)
@@ -60,7 +137,9 @@ fn killing_control_every_second_costs_no_sample_and_no_sequence_number() {
     for _ in 0..KILLS {
         std::thread::sleep(Duration::from_secs(1));
         let before = *controls.last().unwrap();
+        witness.prepare();
         server.signal_control(Signal::SIGKILL);
+        witness.act(&server);
         let now = eventually("a new control", SOON, || {
             server.try_control_pid().filter(|pid| *pid != before)
         });
@@ -70,6 +149,7 @@ fn killing_control_every_second_costs_no_sample_and_no_sequence_number() {
             *holder = server.client();
             holder.call("session.attach", json!({"session_id": session}));
         }
+        witness.come_back(&server);
         assert_eq!(server.dataplane_pid(), dataplane);
     }
     controls.sort();
@@ -79,6 +159,8 @@ fn killing_control_every_second_costs_no_sample_and_no_sequence_number() {
         "{} control processes",
         controls.len()
     );
+
+    assert!(witness.alone > 0, "control was never away");
 
     assert!(stream.wait(3 * SOON).success());
     let heard = recorder.finish(expected.len());
@@ -92,6 +174,7 @@ fn killing_control_every_second_costs_no_sample_and_no_sequence_number() {
     }
     server.supervisor().signal(Signal::SIGTERM);
     client.call("session.destroy", json!({}));
+    witness.client.call("session.destroy", json!({}));
     other.call("session.destroy", json!({}));
     assert!(server.supervisor().wait(3 * SOON).success());
 }

@@ -27,6 +27,8 @@ fn every_fault_is_reported_at_once_before_anything_starts() {
         let output = program_command(program)
             .arg("--config")
             .arg(&config)
+            .args(["--log-level", "loud"])
+            .env("RTPBRIDGE_MEDIA_DSCP", "64")
             .output()
             .unwrap();
         assert_eq!(
@@ -36,17 +38,16 @@ fn every_fault_is_reported_at_once_before_anything_starts() {
             text(&output)
         );
         let said = text(&output);
+        // File, line, key, value, bound; all of them.
         for part in [
-            "faulty.toml",
-            "media_timeout_secs",
-            "300",
-            "max_sesions",
-            "max_sessions",
-            "rtp_port_range",
-            "batch_window_us",
-            "6000",
-            "5000",
-            "nowhere",
+            "faulty.toml:1: media_timeout_secs = 0: must be an integer from 1 to 300",
+            "faulty.toml:2: unknown key max_sesions, did you mean max_sessions?",
+            "faulty.toml:3: rtp_port_range = [1001, 70000]: must be",
+            "both from 1024 to 65534",
+            "faulty.toml:4: batch_window_us = 6000: must be an integer from 0 to 5000",
+            "faulty.toml:5: listen = \"nowhere\": must be",
+            "environment RTPBRIDGE_MEDIA_DSCP: media_dscp = 64: must be an integer from 0 to 63",
+            "argument --log-level: log_level = loud: must be one of",
         ] {
             assert!(
                 said.contains(part),
@@ -59,8 +60,12 @@ fn every_fault_is_reported_at_once_before_anything_starts() {
         .arg(&config)
         .output()
         .unwrap();
-    assert!(!checked.status.success());
-    assert!(text(&checked).contains("max_sesions"));
+    assert_eq!(checked.status.code(), Some(1));
+    let said = text(&checked);
+    for line in 1..=5 {
+        assert!(said.contains(&format!("faulty.toml:{line}: ")), "{said}");
+    }
+    assert!(said.contains("5 faults"), "{said}");
     let good = program_command("rtpbridgectl")
         .args(["config", "check"])
         .arg(server.config_file())
@@ -88,16 +93,26 @@ fn arguments_come_before_the_environment_before_the_file() {
             .to_owned()
     };
     let plain = shown(&[], &[]);
-    assert!(line(&plain, "media_timeout_secs").contains('7'));
-    assert!(line(&plain, "log_level").contains("info"));
+    let is = |line: String, value: &str, origin: &str| {
+        let (left, right) = line
+            .split_once(" # ")
+            .unwrap_or_else(|| panic!("no origin: {line}"));
+        let shown = left.split_once('=').unwrap().1.trim();
+        assert!(shown == value && right.contains(origin), "{line}");
+    };
+    let file = server.config_file().display().to_string();
+    is(line(&plain, "media_timeout_secs"), "7", &format!("{file}:"));
+    is(line(&plain, "log_level"), "\"info\"", "default");
     let environment = [
         ("RTPBRIDGE_LOG_LEVEL", "warn"),
         ("RTPBRIDGE_PORT", "tcp://10.0.0.1:80"),
     ];
     let from_environment = shown(&[], &environment);
-    assert!(line(&from_environment, "log_level").contains("warn"));
+    let variable = "environment RTPBRIDGE_LOG_LEVEL";
+    is(line(&from_environment, "log_level"), "\"warn\"", variable);
     let from_arguments = shown(&["--log-level", "debug"], &environment);
-    assert!(line(&from_arguments, "log_level").contains("debug"));
+    let argument = "argument --log-level";
+    is(line(&from_arguments, "log_level"), "\"debug\"", argument);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Garbage on every input: nothing crashes or hangs, and nobody else notices.
 
+use std::collections::HashSet;
 use std::io::Write;
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
@@ -7,12 +8,26 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, RngCore, SeedableRng};
+use rtpbridge_shared::ipc::frame;
+use rtpbridge_shared::ipc::message::{Request, ToControl, ToDataplane};
 use rtpbridge_tests::harness::client::Incoming;
 use rtpbridge_tests::harness::http;
+use rtpbridge_tests::harness::ipc::Link;
+use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server};
 use rtpbridge_tests::peer::{Offer, Party};
 use serde_json::json;
 use tungstenite::Message;
+
+/// What damaged requests may be answered with.
+const CODES: [&str; 6] = [
+    "PARSE_ERROR",
+    "INVALID_REQUEST",
+    "UNKNOWN_METHOD",
+    "INVALID_PARAMS",
+    "ENDPOINT_ERROR",
+    "RECORDING_ERROR",
+];
 
 /// A call that must not notice anything, and the processes that must stay the same.
 struct Bystander {
@@ -107,11 +122,20 @@ fn on_the_websocket() {
         json!({"id": "1", "method": "recording.start", "params": {"file_path": "/x"}}),
         json!({"id": "1", "method": "stats.subscribe", "params": {"interval_ms": 1e300}}),
     ];
+    let mut answered = HashSet::new();
     for round in 0..600 {
         let good = requests[round % requests.len()].to_string();
         let bytes = damaged(&mut dice, good.as_bytes());
         client.send_text(&String::from_utf8_lossy(&bytes));
-        client.answer();
+        let answer = client.answer();
+        let code = answer["error"]["code"].as_str();
+        let specified = code.is_none_or(|code| CODES.contains(&code));
+        assert!(specified, "{answer} to {}", String::from_utf8_lossy(&bytes));
+        assert_ne!(answer.get("result").is_some(), code.is_some(), "{answer}");
+        answered.insert(code.map(ToOwned::to_owned));
+    }
+    for code in ["PARSE_ERROR", "UNKNOWN_METHOD", "INVALID_PARAMS"] {
+        assert!(answered.contains(&Some(code.to_owned())), "{answered:?}");
     }
     // Frames that break the framing itself.
     for _ in 0..40 {
@@ -245,6 +269,21 @@ fn on_the_socket_between_the_processes() {
             noise.splice(0..0, length);
         }
         let _ = stream.write_all(&noise);
+    }
+    // From somebody who has said hello as is proper.
+    let asked = ToDataplane::Request {
+        number: 1,
+        request: Request::Snapshot,
+    };
+    let mut good = Vec::new();
+    frame::encode(&asked, &mut good).unwrap();
+    for _ in 0..100 {
+        // The places of those who were sent away are free a little later.
+        let mut observer = eventually("an observer is let in", SOON, || {
+            let (link, hello) = Link::observe(&bystander.server.ipc_socket());
+            matches!(hello, Some(ToControl::Hello(_))).then_some(link)
+        });
+        observer.send_bytes(&damaged(&mut dice, &good));
     }
     bystander.assert_unharmed();
 }

@@ -108,9 +108,21 @@ fn sessions_are_listed_as_soon_as_the_answer_is_out() {
     assert_eq!(server.get("/sessions").json(), json!([]));
 }
 
+fn assert_has_every_metric(text: &str) {
+    for (name, kind) in METRICS {
+        let kind = format!("# TYPE {name} {kind}\n");
+        assert!(text.contains(&kind), "{name} in:\n{text}");
+        // A type alone is no metric: there is a value as well, 0 where nothing has happened.
+        let is_sample =
+            |line: &str| line.starts_with(name) && line[name.len()..].starts_with(['{', ' ', '_']);
+        assert!(text.lines().any(is_sample), "{name} in:\n{text}");
+    }
+}
+
 #[test]
 fn every_metric_is_there_from_the_start_and_promtool_agrees() {
     let server = Server::start();
+    assert_has_every_metric(&server.get("/metrics").text());
     let (mut client, _) = server.session();
     let mut alice = Party::join(&mut client);
     let bob = Party::join(&mut client);
@@ -119,12 +131,7 @@ fn every_metric_is_there_from_the_start_and_promtool_agrees() {
     let answer = server.get("/metrics");
     assert!(answer.header("content-type").starts_with("text/plain"));
     let text = answer.text();
-    for (name, kind) in METRICS {
-        assert!(
-            text.contains(&format!("# TYPE {name} {kind}\n")),
-            "{name} in:\n{text}"
-        );
-    }
+    assert_has_every_metric(&text);
     for process in ["control", "dataplane"] {
         let open = format!("process_open_fds{{process=\"{process}\"}}");
         assert!(text.contains(&open), "{open} in:\n{text}");

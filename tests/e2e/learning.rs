@@ -251,6 +251,39 @@ fn strangers_are_neither_heard_nor_sent_anything_while_the_party_speaks() {
 }
 
 #[test]
+fn a_flood_from_before_the_partys_first_packet_ends_with_it() {
+    let mut call = call();
+    let mut strangers = [Source::at(SIGNALLED), Source::at(ELSEWHERE)];
+    for _ in 0..10 {
+        for stranger in &mut strangers {
+            stranger.send(&call.alice, 10);
+        }
+    }
+    // Nobody better spoke yet: one of them may be taken for the party.
+    call.heard_by_bob();
+    let payload = call.alice.distinct_frame();
+    let first = call.alice.send(&payload).payload;
+    let settled = |packet: &Rtp| packet.payload == first;
+    assert!(call.bob.receive_all(QUIET).iter().any(settled));
+    let mut expected = Vec::new();
+    for _ in 0..25 {
+        for stranger in &mut strangers {
+            stranger.send(&call.alice, 10);
+        }
+        let payload = call.alice.distinct_frame();
+        expected.push(call.alice.send(&payload).payload);
+        let payload = call.bob.distinct_frame();
+        call.bob.send(&payload);
+        thread::sleep(Duration::from_millis(20));
+    }
+    let heard = call.bob.receive_all(QUIET).into_iter();
+    let heard: Vec<Vec<u8>> = heard.map(|packet| packet.payload).collect();
+    assert_eq!(heard, expected);
+    assert!(strangers.iter().all(|stranger| stranger.heard() == 0));
+    assert_eq!(call.alice.receive_all(QUIET).len(), expected.len());
+}
+
+#[test]
 fn the_same_stream_from_a_new_address_moves_after_two_seconds_of_silence() {
     let mut call = call();
     call.alice.burst(10);

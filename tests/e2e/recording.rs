@@ -424,7 +424,7 @@ fn verify_says_what_is_in_a_file_and_whether_its_tail_is_whole() {
     alice.talk(10);
     alice.sequence = alice.sequence.wrapping_add(3);
     alice.talk(10);
-    stop(&mut client, &id);
+    let stopped = stop(&mut client, &id);
     let verify = |path: &str| {
         let output = rtpbridge_tests::harness::server::program_command("rtpbridgectl")
             .args(["recordings", "verify", path, "--json"])
@@ -435,17 +435,49 @@ fn verify_says_what_is_in_a_file_and_whether_its_tail_is_whole() {
     };
     let (code, text) = verify(&path);
     assert_eq!(code, Some(0), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    let capture = Capture::read(&path);
+    assert_eq!(report["records"], json!(capture.frames.len()));
+    assert_eq!(report["rtcp"], json!(capture.rtcp().count()));
+    assert_eq!(
+        (&report["foreign"], &report["out_of_order"]),
+        (&json!(0), &json!(0))
+    );
+    assert_eq!(report["tail"], json!({"state": "whole"}));
+    let (first, last) = (&capture.frames[0], capture.frames.last().unwrap());
+    let duration = last.at.as_millis() - first.at.as_millis();
     assert!(
-        text.contains('3') && text.contains("20"),
-        "gaps and packets: {text}"
+        report["duration_ms"]
+            .as_u64()
+            .unwrap()
+            .abs_diff(duration as u64)
+            <= 1
+    );
+    let [stream] = &report["streams"].as_array().unwrap()[..] else {
+        panic!("one stream: {text}");
+    };
+    for member in ["ssrc", "packets", "gaps"] {
+        let recorded = &stopped["streams"][0][member];
+        assert_eq!(
+            &stream[member], recorded,
+            "as the server counts it: {member}"
+        );
+    }
+    assert_eq!(
+        (&stream["packets"], &stream["gaps"]),
+        (&json!(20), &json!(3))
     );
     let whole = fs::read(&path).unwrap();
     let torn = server.recording_path("torn.pcap");
     fs::write(&torn, &whole[..whole.len() - 5]).unwrap();
-    let (_, torn_text) = verify(&torn);
-    assert_ne!(text, torn_text);
+    let (code, text) = verify(&torn);
+    assert_eq!(code, Some(1), "{text}");
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["records"], json!(capture.frames.len() - 1));
+    let left = last.payload.len() + 16 + 42 - 5;
+    assert_eq!(report["tail"], json!({"state": "cut", "bytes": left}));
     fs::write(&torn, b"not a recording at all, only text").unwrap();
-    assert_ne!(verify(&torn).0, Some(0));
+    assert_eq!(verify(&torn).0, Some(1));
 }
 
 #[test]

@@ -31,6 +31,21 @@ fn files_beneath(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// Each refusal is in the log, in one line and without what steers a terminal.
+fn assert_logged(server: &Server, refused: usize) {
+    eventually("the refusals are logged", SOON, || {
+        let logs = server.logs();
+        let told = |line: &&str| {
+            line.contains("recording path refused") || line.contains("recording not started")
+        };
+        (logs.lines().filter(told).count() == refused).then_some(())
+    });
+    let logs = server.logs();
+    let raw = |byte: char| byte.is_control() && byte != '\n';
+    assert!(!logs.contains(raw), "{logs:?}");
+    assert!(logs.lines().all(|line| line.len() < 5000), "a path is cut");
+}
+
 #[test]
 fn paths_that_lead_astray_are_refused_and_write_nothing() {
     let server = Server::start();
@@ -53,6 +68,7 @@ fn paths_that_lead_astray_are_refused_and_write_nothing() {
         "INVALID_PARAMS",
     );
     assert!(message.contains("absolute"), "{message}");
+    let mut refused = 1;
     for bad in [
         at("../outside/x.pcap"),
         at("inside/../x.pcap"),
@@ -72,9 +88,10 @@ fn paths_that_lead_astray_are_refused_and_write_nothing() {
         "/".to_owned(),
         String::new(),
     ] {
-        let refused = client.request("recording.start", json!({"file_path": bad}));
-        let error = refused.expect_err(&bad);
+        let answer = client.request("recording.start", json!({"file_path": bad}));
+        let error = answer.expect_err(&bad);
         assert_eq!(error.code, "INVALID_PARAMS", "{bad:?}: {}", error.message);
+        refused += 1;
     }
     for bad in [
         at("link/x.pcap"),
@@ -88,6 +105,7 @@ fn paths_that_lead_astray_are_refused_and_write_nothing() {
             ["INVALID_PARAMS", "RECORDING_ERROR"].contains(&error.code.as_str()),
             "{bad}: {error:?}"
         );
+        refused += 1;
     }
     for bad in [json!(5), json!(null), json!(["/x"])] {
         client.refuse(
@@ -101,6 +119,7 @@ fn paths_that_lead_astray_are_refused_and_write_nothing() {
         before,
         "nothing was written"
     );
+    assert_logged(&server, refused);
     // And the directory itself still works, at any depth.
     start(&mut client, &at("inside/x.pcap"));
     assert!(root.join("inside/x.pcap").exists());
@@ -371,6 +390,8 @@ fn http_never_leaves_the_directory() {
     fs::write(server.path("secret.pcap"), "secret").unwrap();
     symlink(server.path("secret.pcap"), root.join("link.pcap")).unwrap();
     symlink(server.directory(), root.join("up")).unwrap();
+    let long = format!("/recordings/{}secret.pcap", "../".repeat(4096 / 3));
+    let mut outside = 0;
     for path in [
         "/recordings/../secret.pcap",
         "/recordings/%2e%2e/secret.pcap",
@@ -383,6 +404,14 @@ fn http_never_leaves_the_directory() {
         "/recordings/%2fetc%2fpasswd",
         "/recordings/secret.pcap%00.pcap",
         "/recordings/..%5csecret.pcap",
+        "/recordings/%252e%252e%252fsecret.pcap",
+        "/recordings/%c0%ae%c0%ae%c0%afsecret.pcap",
+        "/recordings/./%2e%2e/./secret.pcap",
+        "/recordings/..;/secret.pcap",
+        "/recordings/secret.pcap%0d%0aX-Evil:%201",
+        "/recordings/%1b%5b2J%0asecret.pcap",
+        "/recordings/%2e%2e",
+        &long,
     ] {
         for method in ["GET", "DELETE"] {
             let answer = request(to, method, path, &[]);
@@ -392,11 +421,15 @@ fn http_never_leaves_the_directory() {
                 answer.status
             );
             assert!(!answer.text().contains("secret\n") && answer.text() != "secret");
+            assert_eq!(answer.header("x-evil"), "", "{path}");
+            outside += usize::from(answer.status == 403);
         }
     }
     for path in ["/recordings/link.pcap", "/recordings/up/secret.pcap"] {
         assert_eq!(get(to, path).status, 403, "{path}");
+        outside += 1;
     }
+    assert_logged(&server, outside);
     assert_eq!(fs::read(server.path("secret.pcap")).unwrap(), b"secret");
 }
 

@@ -290,6 +290,11 @@ fn a_new_dataplane_takes_the_place_of_a_dead_ones_socket() {
         server.ipc_socket().exists(),
         "the stale socket file is there"
     );
+    eventually("/health notices", SOON, || {
+        let health = server.get("/health");
+        let down = json!({"status": "dataplane_unavailable"});
+        (health.status == 503 && health.json() == down).then_some(())
+    });
     server.start_dataplane();
     client.expect_event("session.lost");
     server.wait_healthy();

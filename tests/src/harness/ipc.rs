@@ -48,6 +48,11 @@ impl Link {
         let _ = self.stream.write_all(&bytes);
     }
 
+    /// Sends bytes that may be no frame.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
     /// The next frame; none when the dataplane closes.
     pub fn receive(&mut self) -> Option<ToControl> {
         let mut length = [0; 4];

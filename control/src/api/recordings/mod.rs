@@ -5,6 +5,7 @@ mod range;
 mod tree;
 mod whole;
 
+use std::fmt::Display;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt};
@@ -34,6 +35,8 @@ const CHUNK_BYTES: usize = 64 * 1024;
 const MEDIA_TYPE: &str = "application/vnd.tcpdump.pcap";
 /// How long a deletion waits for the dataplane to say whether the file is being written.
 const WRITER_PATIENCE: Duration = Duration::from_secs(2);
+/// How much of a path that is refused goes into the log.
+const LOGGED_BYTES_MAX: usize = 256;
 
 /// The query of a list.
 #[derive(Deserialize, Debug)]
@@ -57,7 +60,7 @@ pub(super) async fn list(
     let dir = app.config.recording_dir.clone();
     let limit = query.limit.min(MAX_LIMIT);
     let prefix = query.starts_with;
-    let names = blocking(move || Ok(tree::list(&dir, &prefix))).await?;
+    let names = blocking("", move || Ok(tree::list(&dir, &prefix))).await?;
     let total = names.len();
     let page: Vec<String> = names.into_iter().skip(query.skip).take(limit).collect();
     let body = json!({"recordings": page, "total": total, "skip": query.skip, "limit": limit});
@@ -72,8 +75,9 @@ pub(super) async fn download(
 ) -> Result<Response<Body>, HttpError> {
     let dir = app.config.recording_dir.clone();
     let in_progress = is_being_written(&app, &path).await;
-    let (file, length, etag) = blocking(move || {
-        let file = tree::open(&dir, Path::new(&path))?;
+    let target = PathBuf::from(&path);
+    let (file, length, etag) = blocking(&path, move || {
+        let file = tree::open(&dir, &target)?;
         let metadata = file.metadata()?;
         let length = if in_progress {
             whole::length(&file)?
@@ -113,7 +117,7 @@ pub(super) async fn delete(
     let dir = app.config.recording_dir.clone();
     let target = PathBuf::from(&path);
     // Existence and permission come first: a path outside is 403 whoever writes it.
-    blocking({
+    blocking(&path, {
         let (dir, target) = (dir.clone(), target.clone());
         move || tree::open(&dir, &target).map(drop)
     })
@@ -124,8 +128,14 @@ pub(super) async fn delete(
             "the recording is being written",
         ));
     }
-    blocking(move || tree::delete(&dir, &target)).await?;
+    blocking(&path, move || tree::delete(&dir, &target)).await?;
     Ok(json_answer(StatusCode::OK, &json!({"deleted": true})))
+}
+
+/// Says in the log that somebody asked for a path that is not for them.
+pub(super) fn log_refused(path: &str, reason: impl Display) {
+    let shown = &path[..path.floor_char_boundary(LOGGED_BYTES_MAX)];
+    warn!(path = ?shown, %reason, "recording path refused");
 }
 
 /// Asks the session that is known to write the file; when nobody answers, what was known counts.
@@ -217,10 +227,11 @@ fn read_block(file: &File, at: u64, want: usize) -> io::Result<Bytes> {
 }
 
 async fn blocking<T: Send + 'static>(
+    path: &str,
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> Result<T, HttpError> {
     match spawn_blocking(work).await {
-        Ok(outcome) => outcome.map_err(|error| http_error(&error)),
+        Ok(outcome) => outcome.map_err(|error| http_error(path, &error)),
         Err(_) => Err(internal()),
     }
 }
@@ -236,9 +247,10 @@ fn internal() -> HttpError {
     HttpError::new(StatusCode::INTERNAL_SERVER_ERROR, "reading failed")
 }
 
-fn http_error(error: &io::Error) -> HttpError {
+fn http_error(path: &str, error: &io::Error) -> HttpError {
     match tree::classify(error) {
         tree::Failure::Outside => {
+            log_refused(path, error);
             HttpError::new(StatusCode::FORBIDDEN, "outside the recording directory")
         }
         tree::Failure::Missing => HttpError::new(StatusCode::NOT_FOUND, "no such recording"),

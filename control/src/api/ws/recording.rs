@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::call::{Ask, Context, Step};
 use super::envelope::{ApiError, Family};
 use super::params::Params;
+use crate::api::recordings::log_refused;
 use crate::clock::unix_ms;
 use crate::dataplane::pending::LinkError;
 use crate::event::wire::summary_members;
@@ -27,7 +28,7 @@ pub(super) fn start(
     let endpoint: Option<EndpointId> = params.optional_id("endpoint_id")?;
     let file_path = params.string("file_path")?.into_owned();
     let record_outbound = params.flag("record_outbound")?;
-    check_path(&file_path)?;
+    check_path(&file_path).inspect_err(|error| log_refused(&file_path, &error.message))?;
     let recording = RecordingId::random();
     let details = RecordingDetails {
         recording,
