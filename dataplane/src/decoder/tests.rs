@@ -1,3 +1,5 @@
+mod lengths;
+
 use std::f64::consts::TAU;
 use std::fs::File;
 use std::io::Write;
@@ -220,17 +222,6 @@ fn a_handful_of_samples_is_repeated_without_opening_the_file_again() {
     feed.seek(0);
     let (pcm, _) = drain(&mut feed);
     assert_eq!(pcm.len(), 10, "all plays were over");
-}
-
-#[test]
-fn a_minute_at_an_odd_rate_is_a_minute() {
-    for (rate, channels) in [(11025, 1), (22050, 1), (44100, 2), (96000, 1)] {
-        let file = wav(1, 16, rate, channels, &tone_at(rate, 60.0));
-        let mut stream = AudioStream::open(file_of(&file)).expect("plays");
-        let mut pcm = Vec::new();
-        while stream.decode_next(&mut pcm).expect("is whole") == Progress::More {}
-        assert_tone(&pcm, 60.0, &format!("{rate} Hz"));
-    }
 }
 
 #[test]

@@ -14,7 +14,7 @@ pub(super) struct Speaker {
     pub(super) codec: Codec,
     encoder: Encoder,
     frequency: f64,
-    level_dbfs: f64,
+    pub(super) level_dbfs: f64,
     spoken: usize,
     is_speaking: bool,
     pub(super) heard: Vec<(RtpHeader, Vec<u8>)>,

@@ -1,5 +1,6 @@
 //! Whole calls through a session, in made-up time.
 
+mod bad_line;
 mod bridges;
 mod browser;
 mod calls;
@@ -10,6 +11,7 @@ mod hostile;
 mod learning;
 mod life;
 mod mixing;
+mod opus;
 mod recordings;
 mod srtp;
 mod switching;

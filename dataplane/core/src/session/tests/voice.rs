@@ -4,7 +4,7 @@ use rtpbridge_shared::ipc::vad::VadStart;
 use rtpbridge_shared::vocab::EndpointState;
 
 use super::*;
-use crate::codec::g711;
+use crate::codec::{CodecError, g711};
 
 fn start(world: &mut World, endpoint: EndpointId, interval_ms: u32) {
     let request = VadStart {
@@ -167,4 +167,33 @@ fn a_tone_of_ours_is_listened_to_in_samples_and_by_the_clock_when_it_is_over() {
     assert_eq!(told.len(), 5, "{told:?}");
     let ended = world.session.details().endpoints[0].state;
     assert_eq!(ended, EndpointState::Finished);
+}
+
+#[test]
+fn a_client_is_told_once_when_an_endpoint_can_be_listened_to_no_more() {
+    let mut world = World::new();
+    let party = world.join(PCMU, Direction::Sendrecv);
+    start(&mut world, party.id, 500);
+    let (now, error) = (
+        world.now,
+        CodecError::Rate {
+            codec: Codec::Pcmu,
+            rate_hz: 1,
+        },
+    );
+    world
+        .session
+        .on_voice_lost(party.key, &error, now, &mut world.out);
+    let lost = Event::VadError {
+        endpoint: party.id,
+        error: error.to_string(),
+    };
+    assert_eq!(world.events().collect::<Vec<_>>(), [&lost]);
+    assert_eq!(world.session.details().vad_active, []);
+    world.pass(5000);
+    assert_eq!(voice_events(&mut world), []);
+    // It may be tried again.
+    start(&mut world, party.id, 500);
+    world.pass(600);
+    assert_eq!(voice_events(&mut world), [silence(party.id, 500)]);
 }

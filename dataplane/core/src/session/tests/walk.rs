@@ -1,5 +1,5 @@
-//! A random walk over several sessions: parties, transfers that go well or not, bridges and ends of
-//! sessions, checked against a model after every step.
+//! A random walk over several sessions: parties, transfers that go well or not, bridges, ends of
+//! sessions and deaths of control, checked against a model after every step.
 
 use std::collections::BTreeMap;
 
@@ -273,6 +273,30 @@ impl Walk {
         self.pass(20);
     }
 
+    /// Control dies and another comes: calls go on meanwhile, and what it is shown is all there is.
+    fn lose_control(&mut self) {
+        let told: Vec<usize> = self.worlds.iter().map(|w| w.out.events.len()).collect();
+        for world in &mut self.worlds {
+            world.session.release();
+        }
+        self.talk();
+        for (at, (world, told)) in self.worlds.iter_mut().zip(told).enumerate() {
+            let of = self.live.iter().filter(|(_, live)| live.world == at);
+            let expected: Vec<_> = of.map(|(id, _)| *id).collect();
+            let snapshot = world.session.snapshot();
+            let rows = snapshot.details.endpoints.iter();
+            let mut listed: Vec<_> = rows.map(|row| row.endpoint).collect();
+            listed.sort();
+            assert_eq!(listed, expected);
+            assert_eq!(world.out.events.len(), told, "nobody was there to be told");
+            let attached = world.session.attach(world.now);
+            let last = attached.last_event_number;
+            assert_eq!(last, snapshot.last_event_number);
+            world.session.acknowledge(last);
+            assert_eq!(world.session.attach(world.now).held, []);
+        }
+    }
+
     fn check(&self, step: usize) {
         for (at, world) in self.worlds.iter().enumerate() {
             let details = world.session.details();
@@ -304,8 +328,10 @@ fn every_endpoint_is_in_one_session_after_thousands_of_steps() {
                 13..16 => walk.bridge(),
                 16 => {
                     let at = walk.any_world();
-                    if walk.below(6) == 0 {
-                        walk.close(at);
+                    match walk.below(6) {
+                        0 => walk.close(at),
+                        1 => walk.lose_control(),
+                        _ => {}
                     }
                 }
                 _ => walk.talk(),
