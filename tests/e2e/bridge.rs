@@ -231,6 +231,29 @@ fn in_a_triangle_everybody_hears_everybody_once_and_directions_hold() {
 }
 
 #[test]
+fn between_two_parties_of_one_codec_packets_cross_untouched() {
+    let server = server();
+    let mut rooms = rooms(&server, 2);
+    join(&mut rooms, 0, 1, json!({}));
+    // Which workers the sessions are on makes no difference; both ways.
+    for (speaks, hears) in [(0, 1), (1, 0)] {
+        // Only once each end knows what the other may be sent.
+        rooms[speaks].party.talk(10);
+        rooms[hears].party.receive_all(Duration::from_millis(200));
+        let said = rooms[speaks].party.talk(50);
+        let heard = rooms[hears].party.receive_exactly(50);
+        for (heard, said) in heard.iter().zip(&said) {
+            assert_eq!(heard.payload, said.payload);
+        }
+        for pair in heard.windows(2) {
+            assert_eq!(pair[1].sequence, pair[0].sequence.wrapping_add(1));
+            let step = pair[1].timestamp.wrapping_sub(pair[0].timestamp);
+            assert_eq!(step, 160);
+        }
+    }
+}
+
+#[test]
 fn an_end_that_is_transferred_is_heard_where_it_has_come_to() {
     let server = server();
     let mut rooms = rooms(&server, 3);

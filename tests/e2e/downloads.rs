@@ -13,6 +13,8 @@ use rtpbridge_tests::peer::Party;
 use rtpbridge_tests::peer::audio::{make, pitch, samples};
 use serde_json::{Value, json};
 
+use crate::files::damaged_files;
+
 /// A second of 440 Hz.
 fn sound(server: &Server) -> Vec<u8> {
     tone_of(server, "1")
@@ -82,6 +84,8 @@ fn a_url_is_waited_for_played_and_kept() {
         let method = format!("endpoint.file.{method}");
         client.refuse(&method, json!({"endpoint_id": file}), "ENDPOINT_ERROR");
     }
+    let position = json!({"endpoint_id": file, "position_ms": 0});
+    client.refuse("endpoint.file.seek", position, "ENDPOINT_ERROR");
     expect_playing(&mut client, &file);
     let finished = expect_finished(&mut client, &file);
     assert_eq!(
@@ -171,6 +175,35 @@ fn what_servers_do_wrong_is_told_and_leaves_nothing_behind() {
         json!({"source": "http://"}),
         "INVALID_PARAMS",
     );
+}
+
+#[test]
+fn damaged_files_of_every_format_that_cannot_be_played_are_not_kept() {
+    let server = Server::builder()
+        .set("max_endpoints_per_session", 0)
+        .start();
+    let web = WebServer::start();
+    let (mut client, _) = server.session();
+    let mut files = Vec::new();
+    for damaged in damaged_files(&server) {
+        let (name, bytes) = damaged;
+        let url = web.answer(&format!("/{name}"), Answer::Whole(bytes));
+        files.push((name, play(&mut client, &url, json!({"gain_db": -100.0}))));
+    }
+    let mut kept = 0;
+    for (name, file) in &files {
+        let finished = expect_finished(&mut client, file);
+        let is_error = finished["reason"] == "error";
+        assert_eq!(
+            finished["error"].is_string(),
+            is_error,
+            "{name}: {finished}"
+        );
+        kept += usize::from(!is_error);
+    }
+    let gone = files.len() - kept;
+    assert!(kept > 0 && gone > 10, "{kept} and {gone}");
+    expect_cached(&server, kept);
 }
 
 #[test]

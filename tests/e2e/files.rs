@@ -41,6 +41,8 @@ const FORMATS: &[(&str, &[&str])] = &[
     ("96000.flac", &["-ar", "96000"]),
     ("surround.wav", &["-ac", "6"]),
     ("surround.flac", &["-ac", "6", "-ar", "44100"]),
+    ("surround.ogg", &["-ac", "6", "-c:a", "libvorbis"]),
+    ("surround.opus", &["-ac", "6", "-c:a", "libopus"]),
 ];
 
 fn media(server: &Server) -> PathBuf {
@@ -214,6 +216,27 @@ fn without_a_directory_local_files_are_disabled_and_the_error_says_so() {
     assert!(message.contains("media_dir"), "{message}");
 }
 
+/// Of every format what is left of a file that is cut off in its head or in the middle, and one in
+/// which much is wrong.
+pub(crate) fn damaged_files(server: &Server) -> Vec<(String, Vec<u8>)> {
+    let mut files = Vec::new();
+    for (name, how) in FORMATS {
+        let whole = fs::read(make(&media(server), name, TONE, how)).unwrap();
+        let mut noisy = whole.clone();
+        let mut word: u32 = 1;
+        for byte in noisy.iter_mut().skip(60).step_by(7) {
+            word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            *byte ^= (word >> 24) as u8;
+        }
+        let head = whole[..40.min(whole.len())].to_vec();
+        let half = whole[..whole.len() / 2].to_vec();
+        for (how, bytes) in [("head", head), ("half", half), ("noise", noisy)] {
+            files.push((format!("{how}-{name}"), bytes));
+        }
+    }
+    files
+}
+
 #[test]
 fn damaged_files_of_every_format_are_refused_or_end_and_hurt_nobody() {
     let server = Server::builder()
@@ -221,27 +244,12 @@ fn damaged_files_of_every_format_are_refused_or_end_and_hurt_nobody() {
         .start();
     let (mut client, _) = server.session();
     let mut playing = Vec::new();
-    for (name, how) in FORMATS {
-        let whole = fs::read(make(&media(&server), name, TONE, how)).unwrap();
-        let middle = whole.len() / 2;
-        let mut noisy = whole.clone();
-        let mut word: u32 = 1;
-        for byte in noisy.iter_mut().skip(60).step_by(7) {
-            word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            *byte ^= (word >> 24) as u8;
-        }
-        for (how, bytes) in [
-            ("head", &whole[..40.min(whole.len())]),
-            ("half", &whole[..middle]),
-            ("noise", &noisy[..]),
-        ] {
-            let file = format!("{how}-{name}");
-            fs::write(media(&server).join(&file), bytes).unwrap();
-            let params = json!({"source": file, "gain_db": -100.0});
-            match client.request("endpoint.create_with_file", params) {
-                Ok(created) => playing.push((file, created["endpoint_id"].clone())),
-                Err(error) => assert_eq!(error.code, "ENDPOINT_ERROR", "{file}: {}", error.message),
-            }
+    for (file, bytes) in damaged_files(&server) {
+        fs::write(media(&server).join(&file), bytes).unwrap();
+        let params = json!({"source": file, "gain_db": -100.0});
+        match client.request("endpoint.create_with_file", params) {
+            Ok(created) => playing.push((file, created["endpoint_id"].clone())),
+            Err(error) => assert_eq!(error.code, "ENDPOINT_ERROR", "{file}: {}", error.message),
         }
     }
     assert!(playing.len() >= 10, "{} play at all", playing.len());
@@ -257,6 +265,44 @@ fn damaged_files_of_every_format_are_refused_or_end_and_hurt_nobody() {
         assert_eq!(row.is_none(), is_error, "{file}: {finished} {row:?}");
     }
     assert_eq!(server.get("/health").status, 200);
+}
+
+#[test]
+fn what_is_out_of_bounds_is_refused_by_name() {
+    let server = Server::start();
+    make(&media(&server), "tone.wav", TONE, &[]);
+    let (mut client, _) = server.session();
+    let method = "endpoint.create_with_file";
+    for (field, value) in [
+        ("source", json!("")),
+        ("source", json!(7)),
+        ("start_ms", json!(-1)),
+        ("start_ms", json!("soon")),
+        ("loop_count", json!(-1)),
+        ("loop_count", json!(10_001)),
+        ("cache_ttl_secs", json!(-1)),
+        ("shared", json!("yes")),
+        ("timeout_ms", json!(0)),
+        ("timeout_ms", json!(60_001)),
+        ("headers", json!(["Accept"])),
+        ("headers", json!({"A B": "no name"})),
+        ("headers", json!({"X-Split": "a\r\nb"})),
+        ("gain_db", json!("loud")),
+    ] {
+        let mut params = json!({"source": "tone.wav"});
+        params[field] = value;
+        let message = client.refuse(method, params, "INVALID_PARAMS");
+        assert!(message.contains(field), "{field}: {message}");
+    }
+    let message = client.refuse(method, json!({}), "INVALID_PARAMS");
+    assert!(message.contains("source"), "{message}");
+    let most = json!({"loop_count": 10_000, "timeout_ms": 60_000, "start_ms": 1000});
+    let file = play(&mut client, "tone.wav", most);
+    let position = json!({"endpoint_id": file, "position_ms": -1});
+    for params in [position, json!({"endpoint_id": file})] {
+        let message = client.refuse("endpoint.file.seek", params, "INVALID_PARAMS");
+        assert!(message.contains("position_ms"), "{message}");
+    }
 }
 
 #[test]

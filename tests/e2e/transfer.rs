@@ -15,7 +15,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Server};
-use rtpbridge_tests::peer::{Offer, Party, Rtp, Script, SdesParty, WebrtcPeer};
+use rtpbridge_tests::peer::{Offer, Party, Rtp, Script, SdesParty, WebrtcPeer, audio};
 use serde_json::{Value, json};
 
 const SESSIONS: usize = 20;
@@ -436,6 +436,29 @@ fn parties_that_cross_each_other_and_are_refused_lose_nothing() {
     assert!(text.contains("MAX_ENDPOINTS_REACHED"), "{text}");
     assert_eq!(place_of(&mut homes, &ends[0]), at[0]);
     expect_totals(&server, 4 + fillers.len());
+}
+
+#[test]
+fn files_and_tones_stay_where_they_are() {
+    let server = server();
+    let graph = "sine=frequency=440:sample_rate=16000:duration=9";
+    audio::make(&server.path("media"), "tone.wav", graph, &[]);
+    let ((mut here, _), (mut there, target)) = (server.session(), server.session());
+    for (method, params) in [
+        ("endpoint.create_tone", json!({"tone": "sine"})),
+        ("endpoint.create_with_file", json!({"source": "tone.wav"})),
+    ] {
+        let endpoint = here.call(method, params)["endpoint_id"].clone();
+        let params = json!({"endpoint_id": endpoint, "target_session_id": target});
+        here.refuse("endpoint.transfer", params, "ENDPOINT_ERROR");
+    }
+    let info = here.call("session.info", json!({}));
+    let rows = info["endpoints"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    assert!(rows.iter().all(|row| row["state"] == "playing"), "{info}");
+    assert_eq!(listed(&mut there).len(), 0);
+    here.expect_no_event("endpoint.transferred_out", QUIET);
+    there.expect_no_event("endpoint.transferred_in", Duration::ZERO);
 }
 
 /// An id that nobody has.

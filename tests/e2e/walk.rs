@@ -18,6 +18,8 @@ const MAX_ENDPOINTS: usize = 5;
 /// What should be.
 struct Walk {
     server: Server,
+    /// Of the media, first and last.
+    ports: (u16, u16),
     random: StdRng,
     clients: BTreeMap<String, Client>,
     /// Endpoint, its session, and its counterpart when it is an end of a bridge.
@@ -200,6 +202,13 @@ impl Walk {
         assert_eq!(active, self.endpoints.len() as f64, "step {step}");
         let active = self.server.metric("rtpbridge_sessions_active");
         assert_eq!(active, self.clients.len() as f64, "step {step}");
+        let parties = self.endpoints.values().filter(|(_, far)| far.is_none());
+        let (first, last, wanted) = (self.ports.0, self.ports.1, 2 * parties.count());
+        eventually(
+            "parties have two ports each, and nobody else any",
+            SOON,
+            || (procfs::udp_ports().range(first..=last).count() == wanted).then_some(()),
+        );
     }
 }
 
@@ -213,6 +222,7 @@ fn after_every_step_of_a_random_walk_all_counts_agree_and_nothing_is_left_over()
         .start();
     let descriptors = procfs::fd_count(server.dataplane_pid());
     let mut walk = Walk {
+        ports: server.media_ports(),
         server,
         random: StdRng::seed_from_u64(20_26),
         clients: BTreeMap::new(),

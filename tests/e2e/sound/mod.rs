@@ -4,6 +4,7 @@
 mod conference;
 mod pairs;
 mod programs;
+mod speech;
 mod tones;
 
 use std::thread;

@@ -13,8 +13,8 @@ use super::Speaker;
 /// What of a recording is judged: what comes after pipelines and codecs have settled.
 const SETTLED: f64 = 1.0;
 
-/// What the listener makes of what the talker says through the programs; `carry` is the network.
-fn through(
+/// What the listener makes of what the talker says through the programs and the network.
+pub(super) fn through(
     server: &Server,
     (from, to): (Coding, Coding),
     pcm: &[i16],
@@ -41,14 +41,14 @@ fn through(
     listener
 }
 
-fn pairs() -> impl Iterator<Item = (Coding, Coding)> {
+pub(super) fn pairs() -> impl Iterator<Item = (Coding, Coding)> {
     let others = |from| Coding::ALL.into_iter().filter(move |to| *to != from);
     Coding::ALL
         .into_iter()
         .flat_map(move |from| others(from).map(move |to| (from, to)))
 }
 
-fn has_opus((from, to): (Coding, Coding)) -> bool {
+pub(super) fn has_opus((from, to): (Coding, Coding)) -> bool {
     from == Coding::Opus || to == Coding::Opus
 }
 
@@ -110,6 +110,40 @@ fn the_telephone_band_is_flat_in_every_pair() {
             assert!(off.abs() <= 1.0, "{pair:?} at {frequency} Hz: {off:.2} dB");
         }
     }
+}
+
+/// A sine that climbs evenly from 300 to 3400 Hz, after a second at its lowest.
+fn sweep(rate_hz: u32, level_dbfs: f64, seconds: f64) -> Vec<i16> {
+    let peak = amplitude(level_dbfs);
+    let mut turns = 0.0;
+    let sample = |n: usize| {
+        let at = (n as f64 / f64::from(rate_hz) - 1.0).max(0.0);
+        let hz = 300.0 + 3100.0 * at / (seconds - 1.0);
+        turns += hz / f64::from(rate_hz);
+        (peak * (std::f64::consts::TAU * turns).sin()).round() as i16
+    };
+    let count = (seconds * f64::from(rate_hz)) as usize;
+    (0..count).map(sample).collect()
+}
+
+#[test]
+fn a_sweep_of_the_telephone_band_is_as_loud_everywhere() {
+    let server = Server::start();
+    for pair in pairs() {
+        let (from, to) = pair;
+        let pcm = sweep(from.audio_hz(), -10.0, 5.0);
+        let heard = through(&server, pair, &pcm, None).sound();
+        // Whole periods of what is slowest, but for the ends.
+        let piece = to.audio_hz() as usize / 20;
+        let pieces = heard.chunks_exact(piece).take(98).skip(20);
+        let off: Vec<f64> = pieces.map(|piece| loudness(piece) + 10.0).collect();
+        let least = off.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = off.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let row = format!("{from:?} | {to:?} | {least:+.2} | {most:+.2}");
+        println!("| {row} |");
+        assert!(least >= -1.0 && most <= 1.0, "{row}");
+    }
+    assert_eq!(server.metric("rtpbridge_transcode_errors_total"), 0.0);
 }
 
 #[test]

@@ -83,15 +83,18 @@ fn ffmpeg_hears_from_ffmpeg_what_another_codec_said() {
     assert_eq!(server.metric("rtpbridge_transcode_errors_total"), 0.0);
 }
 
-#[test]
-fn a_browser_and_a_telephone_of_another_codec_hear_each_other() {
+/// A page that was offered this codec alone, and telephones of two others, hear each other.
+fn expect_heard_by_telephones(offered: &str, name: &str, phones: [Coding; 2]) {
     let server = Server::start();
     let browser = Rc::new(Script::browser());
     let (mut client, _) = server.session();
-    let page = WebrtcPeer::join(&browser, &mut client, 440);
+    let mut page = WebrtcPeer::open(&browser);
+    let params = json!({"type": "webrtc", "codecs": [offered]});
+    page.accept(&mut client, params, 440, |sdp| sdp);
+    page.wait_connected(&mut client);
     let info = client.call("session.info", json!({}));
-    assert_eq!(info["endpoints"][0]["codec"], "opus", "{info}");
-    for coding in [Coding::Pcmu, Coding::G722] {
+    assert_eq!(info["endpoints"][0]["codec"], name, "{info}");
+    for coding in phones {
         let pcm = tone(coding.audio_hz(), 1000.0, -12.0, 8.0);
         let phone = Speaker::join(&mut client, coding).with_script(&pcm);
         let talking = thread::spawn(move || {
@@ -111,4 +114,14 @@ fn a_browser_and_a_telephone_of_another_codec_hear_each_other() {
         client.call("endpoint.remove", endpoint);
     }
     assert_eq!(server.metric("rtpbridge_transcode_errors_total"), 0.0);
+}
+
+#[test]
+fn a_browser_that_speaks_opus_and_telephones_hear_each_other() {
+    expect_heard_by_telephones("opus", "opus", [Coding::Pcmu, Coding::G722]);
+}
+
+#[test]
+fn a_browser_that_speaks_g722_and_telephones_hear_each_other() {
+    expect_heard_by_telephones("g722", "G722", [Coding::Pcma, Coding::Opus]);
 }

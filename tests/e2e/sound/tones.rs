@@ -97,8 +97,20 @@ fn a_tone_takes_no_digits_and_no_impossible_frequency() {
     let created = client.call("endpoint.create_tone", json!({"tone": "ringback"}));
     let digit = json!({"endpoint_id": created["endpoint_id"], "digit": "5"});
     client.refuse("endpoint.dtmf.inject", digit, "ENDPOINT_ERROR");
-    let too_high = json!({"tone": "sine", "frequency": 20_001});
-    client.refuse("endpoint.create_tone", too_high, "INVALID_PARAMS");
-    let unknown = json!({"tone": "fanfare"});
-    client.refuse("endpoint.create_tone", unknown, "INVALID_PARAMS");
+    for (field, value) in [
+        ("tone", json!("fanfare")),
+        ("tone", json!(null)),
+        ("frequency", json!(19.9)),
+        ("frequency", json!(20_000.1)),
+        ("frequency", json!("high")),
+        ("duration_ms", json!(0)),
+        ("duration_ms", json!(-5)),
+    ] {
+        let mut params = json!({"tone": "sine"});
+        params[field] = value;
+        let message = client.refuse("endpoint.create_tone", params, "INVALID_PARAMS");
+        assert!(message.contains(field), "{field}: {message}");
+    }
+    let info = client.call("session.info", json!({}));
+    assert_eq!(info["endpoints"].as_array().expect("a list").len(), 1);
 }
