@@ -1,11 +1,18 @@
 //! processes: who may speak on the socket between them, and what they may say.
 
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+
 use rtpbridge_shared::id::SessionId;
+use rtpbridge_shared::ipc::frame;
 use rtpbridge_shared::ipc::hello::{PROTOCOL_VERSION, Refusal, Role};
 use rtpbridge_shared::ipc::message::{Reply, Request, ToControl, ToDataplane};
 use rtpbridge_shared::ipc::session::SessionCreate;
 use rtpbridge_tests::harness::Server;
-use rtpbridge_tests::harness::ipc::Link;
+use rtpbridge_tests::harness::ipc::{Link, hello};
 use rtpbridge_tests::peer::Party;
 
 fn ask(link: &mut Link, number: u64, request: Request) -> Vec<ToControl> {
@@ -164,4 +171,53 @@ fn a_controller_that_takes_over_displaces_the_other() {
         ),
         "{info:?}"
     );
+}
+
+/// The first answer to a proper hello from this user.
+fn answer_to(server: &Server, uid: u32) -> ToControl {
+    const CONNECT: &str = "import socket, sys
+peer = socket.socket(socket.AF_UNIX)
+peer.connect(sys.argv[1])
+try:
+    peer.sendall(sys.stdin.buffer.read())
+except OSError:
+    pass
+sys.stdout.buffer.write(peer.recv(65536))";
+    let mut frames = Vec::new();
+    frame::encode(&hello(Role::Observer, PROTOCOL_VERSION), &mut frames).unwrap();
+    let mut command = Command::new("python3");
+    command.args(["-c", CONNECT]).arg(server.ipc_socket());
+    command.current_dir("/").uid(uid).gid(uid);
+    let command = command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(&frames).unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(output.status.success(), "user {uid}");
+    frame::decode(output.stdout.get(4..).unwrap()).unwrap()
+}
+
+#[test]
+fn only_users_who_are_named_may_connect_and_nobody_never() {
+    const DAEMON: u32 = 1;
+    const BIN: u32 = 2;
+    const NOBODY: u32 = 65_534;
+    let users = r#"["daemon", "nobody"]"#;
+    let server = Server::builder().set("ipc_allow_users", users).start();
+    // The file's own protection is not what this is about.
+    let socket = server.ipc_socket();
+    for (path, mode) in [
+        (server.directory(), 0o755),
+        (socket.parent().unwrap(), 0o755),
+        (&socket, 0o666),
+    ] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    for uid in [0, DAEMON] {
+        let answer = answer_to(&server, uid);
+        assert!(matches!(answer, ToControl::Hello(_)), "{uid}: {answer:?}");
+    }
+    for uid in [BIN, NOBODY] {
+        let refused = ToControl::Refused(Refusal::UserNotAllowed { uid });
+        assert_eq!(answer_to(&server, uid), refused);
+    }
 }

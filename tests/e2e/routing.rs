@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use rtpbridge_tests::harness::Server;
+use rtpbridge_tests::harness::wait::SOON;
 use rtpbridge_tests::netem::Network;
-use rtpbridge_tests::peer::{Offer, Party, Rtp};
+use rtpbridge_tests::peer::{Offer, Party, Rtp, Wiretap};
 use serde_json::json;
 
 fn payloads(packets: &[Rtp]) -> Vec<&[u8]> {
@@ -290,4 +291,28 @@ fn waiting_for_inbound_holds_back_until_the_peer_was_heard() {
     alice.receive_exactly(1);
     alice.burst(4);
     assert_continuous(&bob.receive_exactly(4));
+}
+
+#[test]
+fn what_is_sent_asks_for_expedited_forwarding_unless_configured_otherwise() {
+    for (configured, expected) in [(None, 46), (Some(10), 10)] {
+        let builder = configured
+            .into_iter()
+            .fold(Server::builder(), |builder, dscp: u8| {
+                builder.set("media_dscp", dscp)
+            });
+        let server = builder.start();
+        let (mut client, _) = server.session();
+        let mut alice = Party::join(&mut client);
+        let bob = Party::join(&mut client);
+        let rtcp = bob.rtcp_address();
+        let tap = Wiretap::start(vec![bob.address().port(), rtcp.port()]);
+        alice.burst(5);
+        bob.receive_exactly(5);
+        bob.receive_rtcp(SOON).expect("a report");
+        let heard = tap.finish();
+        assert!(heard.len() > 5, "{heard:?}");
+        let as_asked = heard.iter().all(|datagram| datagram.dscp == expected);
+        assert!(as_asked, "{expected}: {heard:?}");
+    }
 }

@@ -97,12 +97,14 @@ fn the_third_signal_ends_at_once() {
 
 #[test]
 fn an_upgrade_keeps_every_session() {
-    let mut server = Server::start();
+    let mut server = Server::builder().set("disconnect_timeout_secs", 20).start();
     let (mut client, session) = server.session();
     let mut alice = Party::join(&mut client);
     let bob = Party::join(&mut client);
     server.control().signal(Signal::SIGHUP);
     assert_eq!(client.expect_close(), Some(1012));
+    let orphaned = client.expect_event("session.orphaned");
+    assert_eq!(orphaned, json!({"timeout_remaining_ms": 20_000}));
     assert_eq!(server.control().wait(SOON).code(), Some(75));
     alice.talk(5);
     server.start_control();

@@ -4,6 +4,7 @@
 mod endings;
 mod link;
 mod mirror;
+mod refusals;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;

@@ -295,6 +295,8 @@ mod tests {
     use crate::sys::clock;
     use std::time::{Duration, Instant};
 
+    use nix::sys::socket::{getsockopt, sockopt};
+
     fn receive(socket: &UdpSocket, buffer: &mut [u8], stamped: bool) -> Received {
         let deadline = Instant::now() + Duration::from_secs(5);
         loop {
@@ -327,6 +329,18 @@ mod tests {
             assert_eq!(received.source, a.local());
             assert_eq!(received.kernel_ns, None);
         }
+    }
+
+    #[test]
+    fn what_is_sent_is_marked_in_both_families() {
+        let bind = |ip: &str| {
+            let local = SocketAddr::new(ip.parse().expect("an address"), 0);
+            UdpSocket::bind(local, 46).expect("binds").fd
+        };
+        let marked = getsockopt(&bind("127.0.0.1"), sockopt::Ipv4Tos).expect("an option");
+        assert_eq!(marked, 46 << 2);
+        let marked = getsockopt(&bind("::1"), sockopt::Ipv6TClass).expect("an option");
+        assert_eq!(marked, 46 << 2);
     }
 
     #[test]

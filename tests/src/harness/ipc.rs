@@ -11,6 +11,17 @@ use rtpbridge_shared::ipc::frame;
 use rtpbridge_shared::ipc::hello::{Hello, PROTOCOL_VERSION, Role};
 use rtpbridge_shared::ipc::message::{ToControl, ToDataplane};
 
+/// The first frame of whoever comes in this role.
+pub fn hello(role: Role, version: u32) -> ToDataplane {
+    ToDataplane::Hello(Hello {
+        protocol_version: version,
+        program_version: "test".to_owned(),
+        role,
+        pid: std::process::id(),
+        instance: InstanceId::random(),
+    })
+}
+
 /// A connection to the dataplane.
 #[derive(Debug)]
 pub struct Link {
@@ -25,13 +36,7 @@ impl Link {
             .set_read_timeout(Some(Duration::from_secs(10)))
             .expect("timeout");
         let mut link = Self { stream };
-        link.send(&ToDataplane::Hello(Hello {
-            protocol_version: version,
-            program_version: "test".to_owned(),
-            role,
-            pid: std::process::id(),
-            instance: InstanceId::random(),
-        }));
+        link.send(&hello(role, version));
         let answer = link.receive();
         (link, answer)
     }

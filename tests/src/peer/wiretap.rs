@@ -25,6 +25,8 @@ const UDP: u8 = 17;
 pub struct Heard {
     /// When it arrived, since the Unix epoch.
     pub at: Duration,
+    /// How it asked to be treated on the way (DSCP, RFC 2474).
+    pub dscp: u8,
     /// The UDP payload.
     pub payload: Vec<u8>,
 }
@@ -98,6 +100,7 @@ fn next(socket: &OwnedFd) -> Option<Heard> {
     let bytes = received.bytes;
     Some(Heard {
         at,
+        dscp: buffer[1] >> 2,
         payload: buffer[..bytes].to_vec(),
     })
 }
@@ -109,6 +112,7 @@ fn datagram_for(ports: &[u16], packet: Heard) -> Option<Heard> {
     let is_ours = packet.payload.get(9) == Some(&UDP) && ports.contains(&port);
     is_ours.then(|| Heard {
         at: packet.at,
+        dscp: packet.dscp,
         payload: udp.get(8..).unwrap_or_default().to_vec(),
     })
 }
