@@ -19,6 +19,7 @@ mod managed;
 mod messages;
 mod monitoring;
 mod peers;
+mod readme;
 mod recording;
 mod recording_attacks;
 mod recording_files;

@@ -20,6 +20,11 @@ const ANSWER_TIME_MAX: Duration = Duration::from_secs(45);
 /// A browser tidies up when it is told to end.
 const FAREWELL_TIME_MAX: Duration = Duration::from_secs(10);
 
+/// The Python that has the packages of `tests/peers/requirements.txt`.
+pub fn python() -> PathBuf {
+    directory().join(".venv/bin/python")
+}
+
 /// A running peer program.
 #[derive(Debug)]
 pub struct Script {
@@ -42,7 +47,7 @@ impl Script {
 
     /// aiortc, and libsrtp beside it.
     pub fn aiortc() -> Self {
-        let python = directory().join(".venv/bin/python");
+        let python = python();
         let mut command = Command::new(&python);
         command.arg(directory().join("peers/aiortc_party.py"));
         Self::start("aiortc", command, &python)
