@@ -133,6 +133,41 @@ fn a_stalled_disk_costs_the_call_nothing_and_the_recording_says_what_it_lost() {
 }
 
 #[test]
+fn a_disk_that_takes_too_long_to_flush_is_told_of_and_holds_up_nothing() {
+    let mut server = Server::builder()
+        .set("recording_flush_timeout_secs", 1)
+        .prepare();
+    let Some(mut disk) = Disk::mount(&server.path("disk.img"), &server.path("recordings")) else {
+        eprintln!("skipped: no loop device to be had");
+        return;
+    };
+    server.start_dataplane();
+    server.start_control();
+    server.wait_healthy();
+    let (mut client, _) = server.session();
+    let mut alice = Party::join(&mut client);
+    let bob = Party::join(&mut client);
+    let id = start(&mut client, &server.recording_path("late.pcap"));
+    alice.talk(20);
+    disk.freeze();
+    let sent = alice.talk(10).len() + 20;
+    let stop_it = json!({"recording_id": id});
+    let message = client.refuse("recording.stop", stop_it.clone(), "RECORDING_ERROR");
+    assert!(message.contains("not flushed in time"), "{message}");
+    let info = client.call("session.info", json!({}));
+    assert_eq!(info["recordings"], json!([]), "it has stopped all the same");
+    client.refuse("recording.stop", stop_it, "RECORDING_ERROR");
+    assert_eq!(bob.receive_exactly(sent).len(), sent);
+    disk.thaw();
+    let path = server.recording_path("next.pcap");
+    let id = start(&mut client, &path);
+    let next = alice.talk(5);
+    let stopped = stop(&mut client, &id);
+    assert_eq!(stopped["dropped_packets"], json!(0));
+    assert_eq!(Capture::read(&path).rtp().count(), next.len());
+}
+
+#[test]
 fn a_frozen_file_system_costs_the_call_nothing_and_the_recording_says_what_it_lost() {
     let mut server = Server::builder()
         .set("recording_channel_size", 20)

@@ -224,6 +224,44 @@ fn a_dataplane_that_stops_for_a_while_loses_nobody() {
     assert_eq!(server.metric("rtpbridge_dataplane_restarts_total"), 0.0);
 }
 
+#[test]
+fn a_dataplane_that_is_away_too_long_loses_its_sessions_also_when_it_returns() {
+    let server = Server::builder()
+        .set("dataplane_loss_timeout_secs", 1)
+        .start();
+    let (mut client, session) = server.session();
+    let alice = Party::join(&mut client);
+    let (orphan, _) = server.session();
+    drop(orphan);
+    let dataplane = server.dataplane_pid();
+    server.signal_dataplane(Signal::SIGSTOP);
+    let lost = client.expect_event("session.lost");
+    assert_eq!(lost["session_id"], json!(session));
+    assert_eq!(lost["reason"], json!("dataplane_lost"));
+    client.refuse("session.info", json!({}), "NO_SESSION");
+    eventually("nothing is listed", SOON, || {
+        server.sessions().is_empty().then_some(())
+    });
+    while alice.receive_rtcp(Duration::from_millis(1)).is_some() {}
+    server.signal_dataplane(Signal::SIGCONT);
+    // It had kept them all the time; nobody could ever have them again.
+    eventually("BYE is said", SOON, || {
+        let packets = alice.receive_rtcp(Duration::from_millis(100))?;
+        let bye = |packet| matches!(packet, &rtpbridge_tests::peer::rtcp::Rtcp::Bye { .. });
+        packets.iter().any(bye).then_some(())
+    });
+    server.wait_healthy();
+    assert_eq!(server.dataplane_pid(), dataplane);
+    let status: serde_json::Value = eventually("both are gone there", SOON, || {
+        let output = server.ctl(&["status", "--json"]);
+        let status: serde_json::Value = serde_json::from_slice(&output.stdout).ok()?;
+        (status["dataplane"]["sessions"] == 0).then_some(status)
+    });
+    assert_eq!(status["control"]["sessions"], 0, "{status}");
+    client.call("session.create", json!({}));
+    client.expect_no_event("session.lost", Duration::from_millis(50));
+}
+
 /// The requirement; on a machine with nothing to spare it takes a fifth of that.
 const SERVICE_AGAIN: Duration = Duration::from_secs(2);
 
