@@ -344,6 +344,22 @@ fn playing_starts_seeks_pauses_and_goes_on_where_it_is_told() {
     client.refuse("endpoint.file.seek", position, "ENDPOINT_ERROR");
     let other = json!({"endpoint_id": party.endpoint});
     client.refuse("endpoint.file.pause", other, "ENDPOINT_ERROR");
+    // The same within a pause; a place short of the end is kept until it is resumed.
+    let paused = play(&mut client, "stairs.wav", json!({}));
+    client.call("endpoint.file.pause", json!({"endpoint_id": paused}));
+    party.receive_all(Duration::from_millis(200));
+    let near = json!({"endpoint_id": paused, "position_ms": 4500});
+    client.call("endpoint.file.seek", near);
+    client.expect_no_event("endpoint.file.finished", Duration::from_millis(500));
+    client.call("endpoint.file.resume", json!({"endpoint_id": paused}));
+    assert_eq!(party.receive_exactly(25).len(), 25);
+    expect_finished(&mut client, &paused);
+    party.expect_silence(Duration::from_millis(100));
+    let paused = play(&mut client, "stairs.wav", json!({}));
+    client.call("endpoint.file.pause", json!({"endpoint_id": paused}));
+    let past = json!({"endpoint_id": paused, "position_ms": 5001});
+    client.call("endpoint.file.seek", past);
+    assert_eq!(expect_finished(&mut client, &paused)["reason"], "completed");
     client.call("endpoint.remove", id.clone());
     assert_eq!(endpoint_in_info(&mut client, &file), None);
     let message = client.refuse("endpoint.file.pause", id, "ENDPOINT_ERROR");

@@ -96,6 +96,8 @@ pub struct Playback {
     gain: f32,
     feed: Option<Box<dyn PcmFeed>>,
     failure: Option<String>,
+    /// Where a seek went of which nothing has been played yet.
+    sought_ms: Option<u64>,
     /// Not yet asked about.
     underruns: u64,
     discarded: Box<[i16; FRAME_SAMPLES]>,
@@ -112,6 +114,7 @@ impl Playback {
             gain: if gain.is_finite() { gain } else { 1.0 },
             feed: None,
             failure: None,
+            sought_ms: None,
             underruns: 0,
             discarded: Box::new([0; FRAME_SAMPLES]),
         }
@@ -161,7 +164,8 @@ impl Playback {
         Ok(())
     }
 
-    /// Goes on at `position_ms`; past the end finishes. A paused playback stays paused.
+    /// Goes on at `position_ms`; past the end finishes, within a pause too. Otherwise a paused playback
+    /// stays paused.
     pub fn seek(&mut self, position_ms: u64) -> Result<(), PlaybackError> {
         self.require_live()?;
         if self.sharing == Sharing::Shared {
@@ -169,6 +173,7 @@ impl Playback {
         }
         if let Some(feed) = &mut self.feed {
             feed.seek(position_ms);
+            self.sought_ms = Some(position_ms);
         }
         Ok(())
     }
@@ -178,6 +183,7 @@ impl Playback {
         match (self.state, self.sharing) {
             (PlaybackState::Playing, _) => {}
             (PlaybackState::Paused, Sharing::Shared) => return self.pass_by(),
+            (PlaybackState::Paused, Sharing::Own) => return self.look_ahead(),
             _ => return PlayedFrame::Nothing,
         }
         let Some(feed) = &mut self.feed else {
@@ -187,6 +193,7 @@ impl Playback {
         if progress == FeedProgress::Priming {
             return PlayedFrame::Nothing;
         }
+        self.sought_ms = None;
         let popped = feed.pop(out).min(FRAME_SAMPLES);
         if self.gain != 1.0 {
             for sample in &mut out[..popped] {
@@ -218,6 +225,29 @@ impl Playback {
         match (progress, feed.pop(&mut self.discarded[..])) {
             (FeedProgress::Ended, 0) => self.finish_with(FinishReason::Completed),
             (FeedProgress::Failed, 0) => self.finish_with(FinishReason::Error),
+            _ => PlayedFrame::Nothing,
+        }
+    }
+
+    /// Paused, and perhaps moved past the end: then there is nothing to resume.
+    fn look_ahead(&mut self) -> PlayedFrame {
+        let (Some(feed), Some(position_ms)) = (&mut self.feed, self.sought_ms) else {
+            return PlayedFrame::Nothing;
+        };
+        let reason = match feed.progress() {
+            FeedProgress::Priming => return PlayedFrame::Nothing,
+            FeedProgress::Running => None,
+            FeedProgress::Ended => Some(FinishReason::Completed),
+            FeedProgress::Failed => Some(FinishReason::Error),
+        };
+        self.sought_ms = None;
+        match reason {
+            Some(reason) if feed.pop(&mut self.discarded[..]) == 0 => self.finish_with(reason),
+            Some(FinishReason::Completed) => {
+                // It was near the end only. What was taken to see that is wanted again.
+                feed.seek(position_ms);
+                PlayedFrame::Nothing
+            }
             _ => PlayedFrame::Nothing,
         }
     }

@@ -169,6 +169,29 @@ fn seeking_is_asked_of_the_decoder() {
 }
 
 #[test]
+fn a_seek_past_the_end_finishes_a_paused_playback_and_one_short_of_it_does_not() {
+    let (mut playback, script) = playing(Sharing::Own, 0.0);
+    script.hold(960, 7);
+    playback.pause().expect("playing");
+    script.progress_is(FeedProgress::Ended);
+    assert_eq!(tick(&mut playback).0, PlayedFrame::Nothing, "nobody sought");
+    assert_eq!(script.left(), 960);
+    playback.seek(1500).expect("paused");
+    assert_eq!(tick(&mut playback).0, PlayedFrame::Nothing);
+    let seeks = script.0.lock().expect("lock").seeks.clone();
+    assert_eq!(seeks, [1500, 1500], "nothing is lost of what is left");
+    script.progress_is(FeedProgress::Priming);
+    playback.seek(3_600_000).expect("paused");
+    assert_eq!(tick(&mut playback).0, PlayedFrame::Nothing);
+    script.progress_is(FeedProgress::Ended);
+    assert_eq!(
+        tick(&mut playback).0,
+        PlayedFrame::Finished(FinishReason::Completed)
+    );
+    assert_eq!(playback.resume(), Err(PlaybackError::Finished));
+}
+
+#[test]
 fn every_request_in_every_state() {
     let buffering = || Playback::new(Sharing::Own, 0.0);
     let finished = || {
