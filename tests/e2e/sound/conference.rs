@@ -159,6 +159,8 @@ fn one_bad_line_delays_and_chops_nobody_else() {
     assert!((good + 20.0).abs() < 1.0, "the good line at {good}");
     let bad = level(&sound, 8000, frequency(2));
     assert!((bad + 20.0).abs() < 3.0, "the bad line at {bad}");
+    let both = median(&sound, (8000, 100), loudness);
+    assert!((both + 17.0).abs() < 1.0, "both at {both}");
     // The good line has no hole: no 20 ms without its tone.
     for (at, piece) in sound.chunks_exact(160).enumerate() {
         let found = loudness(piece);

@@ -265,3 +265,45 @@ fn digits_of_many_parties_at_once_wait_for_each_other() {
     let begun = heard.iter().filter(|(header, _)| header.marker);
     assert_eq!(begun.count(), 20);
 }
+
+/// One packet of a 5 that is held for nine.
+fn press_on(world: &mut World, party: &mut Party, packet: u16) {
+    let payload = EventPayload {
+        event: 5,
+        end: packet >= 9,
+        volume: 10,
+        duration: 160 * packet.min(9),
+    };
+    let bytes = party.packet(101, packet == 1, &payload.write());
+    world.receive(party, &bytes);
+    party.sequence = party.sequence.wrapping_add(1);
+    world.pass(20);
+}
+
+#[test]
+fn a_digit_that_is_pressed_during_a_transfer_is_told_once_where_it_ends() {
+    for last in [8, 11] {
+        let (mut here, mut there) = (World::new(), World::new());
+        let (_, mut one) = here.pair();
+        let listener = there.join(PCMU, Direction::Sendrecv);
+        for packet in 1..=5 {
+            press_on(&mut here, &mut one, packet);
+            there.pass(20);
+        }
+        let moving = here.session.detach(here.now, one.id).expect("it exists");
+        let (now, from) = (there.now, Some(SessionId::from_bytes([5; 16])));
+        let inserted = there.session.insert(now, moving, from, &mut there.out);
+        one.key = inserted.map_err(|(_, error)| error).expect("room");
+        let target = SessionId::from_bytes([6; 16]);
+        here.session
+            .transferred_out(here.now, one.id, target, &mut here.out);
+        for packet in 6..=last {
+            press_on(&mut there, &mut one, packet);
+        }
+        here.pass(1000);
+        there.pass(1000);
+        assert_eq!((here.digits(), there.digits()), (String::new(), "5".into()));
+        let heard = there.take_rtp(&listener);
+        assert_eq!(events_in(&heard, 101).len(), usize::from(last) - 5);
+    }
+}
