@@ -203,8 +203,12 @@ fn only_users_who_are_named_may_connect_and_nobody_never() {
     const NOBODY: u32 = 65_534;
     let users = r#"["daemon", "nobody"]"#;
     let server = Server::builder().set("ipc_allow_users", users).start();
-    // The file's own protection is not what this is about.
     let socket = server.ipc_socket();
+    for socket in [&socket, &socket.with_file_name("admin.sock")] {
+        let mode = fs::metadata(socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o660, "{}", socket.display());
+    }
+    // The file's own protection is not what the rest is about.
     for (path, mode) in [
         (server.directory(), 0o755),
         (socket.parent().unwrap(), 0o755),

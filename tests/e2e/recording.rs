@@ -467,6 +467,16 @@ fn verify_says_what_is_in_a_file_and_whether_its_tail_is_whole() {
         (&stream["packets"], &stream["gaps"]),
         (&json!(20), &json!(3))
     );
+    let table = server.ctl(&["recordings", "verify", &path]);
+    let table = String::from_utf8_lossy(&table.stdout).into_owned();
+    for word in [
+        "10.1.0.1:10000",
+        "inbound",
+        "3 (13.04 %)",
+        "tail       whole",
+    ] {
+        assert!(table.contains(word), "{word} in:\n{table}");
+    }
     let whole = fs::read(&path).unwrap();
     let torn = server.recording_path("torn.pcap");
     fs::write(&torn, &whole[..whole.len() - 5]).unwrap();
