@@ -401,10 +401,12 @@ fn fifty_parties_on_a_shared_file_cost_one_decode_and_keep_their_own_pause() {
     let before = server.metric("rtpbridge_file_decodes_total");
     let shared = json!({"shared": true});
     let mut calls: Vec<_> = (0..50)
-        .map(|_| {
+        .map(|n| {
             let (mut client, _) = server.session();
             let party = Party::join(&mut client);
-            let file = play(&mut client, "stairs.wav", shared.clone());
+            let mut how = shared.clone();
+            how["gain_db"] = json!(if n == 1 { -20 } else { 0 });
+            let file = play(&mut client, "stairs.wav", how);
             (client, party, file)
         })
         .collect();
@@ -423,6 +425,7 @@ fn fifty_parties_on_a_shared_file_cost_one_decode_and_keep_their_own_pause() {
     let seek = json!({"endpoint_id": paused, "position_ms": 0});
     first.refuse("endpoint.file.seek", seek, "ENDPOINT_ERROR");
     first.call("endpoint.file.pause", json!({"endpoint_id": paused}));
+    let mut levels = Vec::new();
     for (at, (client, party, file)) in calls.iter_mut().enumerate().rev() {
         let finished = expect_finished(client, file);
         assert_eq!(finished["reason"], "completed", "of {at}");
@@ -433,12 +436,25 @@ fn fifty_parties_on_a_shared_file_cost_one_decode_and_keep_their_own_pause() {
             "{at} heard {}",
             heard.len()
         );
+        levels.push(level(&samples(&heard)));
     }
+    // The gain is each one's own.
+    let ratio = levels[47] / levels[48];
+    assert!((8.0..12.0).contains(&ratio), "{ratio}");
     let (client, _, _) = &mut calls[1];
     let alone = play(client, "stairs.wav", json!({}));
     assert_eq!(server.metric("rtpbridge_file_decodes_total") - before, 2.0);
     let row = endpoint_in_info(client, &alone).unwrap();
     assert_eq!(row.get("shared_playback_id"), None);
+    // Others that begin elsewhere, or play more often, are others.
+    for how in [json!({"start_ms": 500}), json!({"loop_count": 1})] {
+        for _ in 0..2 {
+            let mut how = how.clone();
+            how["shared"] = json!(true);
+            play(client, "stairs.wav", how);
+        }
+    }
+    assert_eq!(server.metric("rtpbridge_file_decodes_total") - before, 4.0);
 }
 
 #[test]

@@ -6,28 +6,32 @@ use std::time::Duration;
 
 use rtpbridge_tests::harness::wait::{SOON, eventually};
 use rtpbridge_tests::harness::{Client, Event, Server, tool};
-use rtpbridge_tests::peer::audio::{encode, level};
+use rtpbridge_tests::peer::audio::level;
 use rtpbridge_tests::peer::{Offer, Party};
+use rtpbridge_tests::sound::Coding;
 use serde_json::{Value, json};
 
-/// Samples per millisecond of PCMU.
-const PER_MS: usize = 8;
-const FRAME: usize = 160;
 const TOLERANCE_MS: i64 = 100;
 
 /// A party that sends frame by frame, each when the one before has been heard. What the bridge finds
 /// is then known to the frame, however busy the machine is.
 struct Speaker {
     party: Party,
+    coding: Coding,
     sent: u64,
     /// Events, and how many ms had been said when they came.
     found: Vec<(i64, Event)>,
 }
 
 impl Speaker {
-    fn join(client: &mut Client) -> Self {
+    fn join(client: &mut Client, coding: Coding) -> Self {
+        let mut party = Party::bind();
+        let offer = Offer::with_codecs(party.address(), &[coding.format()]);
+        party.offer(client, &offer, json!({}));
+        party.payload_type = coding.format().0;
         Self {
-            party: Party::join(client),
+            party,
+            coding,
             sent: 0,
             found: Vec::new(),
         }
@@ -45,9 +49,10 @@ impl Speaker {
     }
 
     fn say(&mut self, client: &mut Client, pcm: &[i16]) {
-        for frame in pcm.chunks_exact(FRAME) {
-            let payload = encode(frame.iter().copied());
+        for payload in self.coding.encode(pcm) {
+            let timestamp = self.party.timestamp;
             self.party.send(&payload);
+            self.party.timestamp = timestamp.wrapping_add(self.coding.frame_ticks());
             self.sent += 1;
             let (sent, endpoint) = (self.sent, json!(self.party.endpoint));
             eventually("the frame is heard", SOON, || {
@@ -68,26 +73,22 @@ impl Speaker {
     }
 }
 
-fn silence(ms: usize) -> Vec<i16> {
-    vec![0; ms * PER_MS]
-}
-
+/// At 8 kHz.
 fn tone(hz: f64, amplitude: f64, ms: usize) -> Vec<i16> {
     let turn = std::f64::consts::TAU * hz / 8000.0;
     let sample = |n: usize| (amplitude * (turn * n as f64).sin()) as i16;
-    (0..ms * PER_MS).map(sample).collect()
+    (0..ms * 8).map(sample).collect()
 }
 
-/// Somebody says this, at 8 kHz, without the silence around it.
-fn speech(directory: &Path, text: &str) -> Vec<i16> {
+/// Somebody says this, without the silence around it.
+fn speech(directory: &Path, text: &str, rate_hz: u32) -> Vec<i16> {
     let wav = directory.join("speech.wav");
     let raw = directory.join("speech.raw");
     let (wav, raw_path) = (wav.to_str().unwrap(), raw.to_str().unwrap());
     tool::run("espeak-ng", &["-v", "en", "-s", "150", "-w", wav, text]);
     let quiet = ["-hide_banner", "-loglevel", "error", "-y"];
-    let convert = [
-        "-i", wav, "-ar", "8000", "-ac", "1", "-f", "s16le", raw_path,
-    ];
+    let rate = rate_hz.to_string();
+    let convert = ["-i", wav, "-ar", &rate, "-ac", "1", "-f", "s16le", raw_path];
     tool::run("ffmpeg", &[&quiet[..], &convert].concat());
     let bytes = std::fs::read(raw).unwrap();
     let pcm = bytes.chunks_exact(2);
@@ -101,7 +102,7 @@ fn speech(directory: &Path, text: &str) -> Vec<i16> {
         .unwrap();
     // 30 dB below the peak.
     let is_loud = |slice: &[i16]| level(slice) > f64::from(peak) / 31.6;
-    let slices: Vec<&[i16]> = pcm.chunks(PER_MS * 10).collect();
+    let slices: Vec<&[i16]> = pcm.chunks(rate_hz as usize / 100).collect();
     let first = slices.iter().position(|slice| is_loud(slice)).unwrap();
     let last = slices.iter().rposition(|slice| is_loud(slice)).unwrap();
     slices[first..=last].concat()
@@ -110,33 +111,40 @@ fn speech(directory: &Path, text: &str) -> Vec<i16> {
 #[test]
 fn speech_is_found_where_it_begins_and_ends() {
     let server = Server::start();
+    for coding in [Coding::Pcmu, Coding::G722, Coding::Opus] {
+        expect_speech_found(&server, coding);
+    }
+}
+
+fn expect_speech_found(server: &Server, coding: Coding) {
     let (mut client, _) = server.session();
-    let mut speaker = Speaker::join(&mut client);
+    let mut speaker = Speaker::join(&mut client, coding);
     speaker.listen(&mut client, 500);
     let texts = [
         "Good morning, may I speak to the doctor?",
         "Thank you very much.",
         "Could you please repeat your account number?",
     ];
+    let per_ms = coding.audio_hz() as usize / 1000;
     let mut truth = Vec::new();
-    speaker.say(&mut client, &silence(900));
+    let mut pcm = vec![0; 900 * per_ms];
     for text in texts {
-        let mut spoken = speech(server.directory(), text);
-        let begins_ms = speaker.sent as i64 * 20;
-        let lasts_ms = (spoken.len() / PER_MS) as i64;
-        truth.push((begins_ms, begins_ms + lasts_ms));
-        spoken.extend(silence(1600));
-        speaker.say(&mut client, &spoken);
+        let begins_ms = (pcm.len() / per_ms) as i64;
+        pcm.extend(speech(server.directory(), text, coding.audio_hz()));
+        truth.push((begins_ms, (pcm.len() / per_ms) as i64));
+        pcm.resize(pcm.len() + 1600 * per_ms, 0);
     }
+    speaker.say(&mut client, &pcm);
     let begins = speaker
         .found
         .iter()
         .filter(|(_, e)| e.name == "vad.speech_started");
     let begins: Vec<i64> = begins.map(|(at, _)| *at).collect();
-    assert_eq!(begins.len(), texts.len(), "{begins:?}, not {truth:?}");
+    let what = format!("{coding:?}: {begins:?}, not {truth:?}");
+    assert_eq!(begins.len(), texts.len(), "{what}");
     for (found, (begin, end)) in begins.iter().zip(&truth) {
         let off = found - begin;
-        assert!(off.abs() <= TOLERANCE_MS, "{found}, not {begin}");
+        assert!(off.abs() <= TOLERANCE_MS, "{what}");
         let mut silences = speaker
             .found
             .iter()
@@ -144,7 +152,9 @@ fn speech_is_found_where_it_begins_and_ends() {
         let (at, event) = silences.next().unwrap();
         let silent_ms = event.data["silence_duration_ms"].as_i64().unwrap();
         let ended = at - silent_ms;
-        assert!((ended - end).abs() <= TOLERANCE_MS, "{ended}, not {end}");
+        println!("{coding:?}: begin {off:+}, end {:+}", ended - end);
+        let off = (ended - end).abs();
+        assert!(off <= TOLERANCE_MS, "{coding:?}: {ended}, not {end}");
     }
     let info = client.call("session.info", json!({}));
     assert_eq!(info["vad_active"], json!([speaker.party.endpoint]));
@@ -161,7 +171,7 @@ fn a_tone_counts_as_speech_whoever_else_hears_it() {
         &["PCMA/8000", "PCMU/8000"],
     ] {
         let (mut client, _) = server.session();
-        let mut speaker = Speaker::join(&mut client);
+        let mut speaker = Speaker::join(&mut client, Coding::Pcmu);
         for name in others {
             let mut other = Party::bind();
             let payload_type = match *name {
@@ -180,7 +190,7 @@ fn a_tone_counts_as_speech_whoever_else_hears_it() {
         client.call("vad.stop", stop);
         let info = client.call("session.info", json!({}));
         assert_eq!(info["vad_active"], json!([]));
-        speaker.say(&mut client, &silence(600));
+        speaker.say(&mut client, &[0; 600 * 8]);
         assert_eq!(speaker.names().len(), 1, "stopped is stopped");
     }
 }
@@ -213,6 +223,21 @@ fn silence_is_told_at_every_interval_though_no_packet_comes() {
     );
     client.drain_events(Duration::from_millis(100));
     client.expect_no_event("vad.silence", Duration::from_millis(600));
+}
+
+#[test]
+fn unless_told_otherwise_silence_is_reported_every_second() {
+    let server = Server::start();
+    let (mut client, _) = server.session();
+    let mut speaker = Speaker::join(&mut client, Coding::Pcmu);
+    client.call("vad.start", speaker.endpoint());
+    speaker.say(&mut client, &[0; 2100 * 8]);
+    assert_eq!(speaker.names(), ["vad.silence", "vad.silence"]);
+    for ((_, event), seconds) in speaker.found.iter().zip(1..) {
+        let told_ms = event.data["silence_duration_ms"].as_u64().unwrap();
+        // Counted in frames of 16 ms.
+        assert!((0..16).contains(&(told_ms - 1000 * seconds)), "{told_ms}");
+    }
 }
 
 #[test]

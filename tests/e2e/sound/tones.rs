@@ -72,6 +72,7 @@ fn call_progress_tones_have_their_frequencies_and_cadence() {
         ("ringing", [440.0, 480.0]),
         ("busy", [480.0, 620.0]),
         ("beep", [1000.0, 1000.0]),
+        ("sine", [440.0, 440.0]),
     ] {
         let (mut client, _) = server.session();
         let mut listener = Speaker::join(&mut client, Coding::Pcma);
