@@ -1,9 +1,9 @@
-//! What a listener's description asks of the Opus that we send it (RFC 7587 section 6.1, RFC 8866
-//! section 6.4), through the whole of a session.
+//! Opus through the whole of a session: what a listener's description asks of what we send it (RFC 7587
+//! section 6.1, RFC 8866 section 6.4), and packets that are none.
 
 use rtpbridge_shared::vocab::Codec;
 
-use super::mixing::Speaker;
+use super::mixing::{Speaker, assert_one_stream};
 use super::*;
 
 /// Two seconds of syllables and one of silence, as a listener with these lines of SDP is sent them: a
@@ -69,5 +69,38 @@ fn stereo_is_never_sent_and_packets_have_the_length_that_is_asked_for() {
         }
         // The s bit of the table of contents (RFC 6716 section 3.1).
         assert!(heard.iter().all(|(_, payload)| payload[0] & 4 == 0));
+    }
+}
+
+#[test]
+fn a_packet_that_does_not_decode_is_counted_and_ends_no_stream() {
+    for is_mixed in [false, true] {
+        let mut world = World::new();
+        let mut talkers = vec![Speaker::join(&mut world, Codec::Opus, 500.0, -20.0)];
+        let listener = world.join(PCMU, Direction::Recvonly);
+        if is_mixed {
+            talkers.push(Speaker::join(&mut world, Codec::Pcma, 800.0, -20.0));
+        }
+        for talker in &talkers {
+            world.set_direction(&talker.party, Some(Direction::Sendonly));
+        }
+        let mut heard = Vec::new();
+        for frame in 0..150 {
+            for (n, talker) in talkers.iter_mut().enumerate() {
+                let mut packet = talker.packet();
+                if n == 0 && matches!(frame, 60 | 80 | 81) {
+                    // So many frames as the next byte says (RFC 6716 section 3.2.5), which is not there.
+                    packet.truncate(12);
+                    packet.push(0xff);
+                }
+                world.receive(&talker.party, &packet);
+            }
+            world.pass(20);
+            heard.extend(world.take_rtp(&listener));
+        }
+        let errors = world.out.counters.transcode_errors;
+        assert_eq!(errors, 3, "mixed: {is_mixed}");
+        assert_one_stream(&heard);
+        assert!(heard.len() >= 145, "{} of 150", heard.len());
     }
 }
