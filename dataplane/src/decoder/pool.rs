@@ -166,7 +166,7 @@ impl DecoderPool {
                     return;
                 }
                 Some(Shared::Playing(ring)) => {
-                    if let Some(ring) = ring.upgrade().filter(|ring| !ring.is_over()) {
+                    if let Some(ring) = ring.upgrade().filter(|ring| ring.is_played()) {
                         let feed = FileFeed::new(ring, Wake(Arc::downgrade(&self.inner)));
                         queue.openings.push_back(Opening::Join(feed, reply));
                         return self.inner.clone().make_sure_someone_works(queue);

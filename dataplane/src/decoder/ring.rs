@@ -5,7 +5,7 @@
 //! the samples are the wanted ones. Samples are atomics, so a reader that fell a whole ring behind
 //! hears a jump, never anything worse. No locks on the reader's side but for a seek.
 
-use std::sync::atomic::{AtomicI16, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI16, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use rtpbridge_core::playback::{FeedProgress, PcmFeed};
@@ -35,6 +35,8 @@ pub(super) struct Ring {
     written: AtomicU64,
     /// The furthest reader.
     consumed: AtomicU64,
+    /// Endpoints that play it.
+    readers: AtomicUsize,
     phase: AtomicU8,
     /// Generation in the upper 16 bits, position in ms below.
     seek_wanted: AtomicU64,
@@ -54,6 +56,7 @@ impl Ring {
             samples: (0..CAPACITY).map(|_| AtomicI16::new(0)).collect(),
             written: AtomicU64::new(0),
             consumed: AtomicU64::new(0),
+            readers: AtomicUsize::new(0),
             phase: AtomicU8::new(RUNNING),
             seek_wanted: AtomicU64::new(0),
             seek_done: AtomicU64::new(0),
@@ -117,6 +120,17 @@ impl Ring {
         self.phase.load(Ordering::Acquire) != RUNNING
     }
 
+    /// Whether somebody plays it, and its end was not heard yet.
+    pub(super) fn is_played(&self) -> bool {
+        let goes_on = match self.phase.load(Ordering::Acquire) {
+            RUNNING => true,
+            // All is decoded long before all is heard.
+            ENDED => self.ahead() > 0,
+            _ => false,
+        };
+        goes_on && self.readers.load(Ordering::Acquire) > 0
+    }
+
     fn slot(&self, at: u64) -> &AtomicI16 {
         // The mask keeps the index within the capacity.
         &self.samples[(at & (CAPACITY - 1)) as usize]
@@ -136,6 +150,7 @@ pub(crate) struct FileFeed {
 impl FileFeed {
     /// A reader that begins where the others are.
     pub(super) fn new(ring: Arc<Ring>, wake: Wake) -> Self {
+        ring.readers.fetch_add(1, Ordering::AcqRel);
         let position = ring.consumed.load(Ordering::Acquire);
         let seek = ring.seek_done.load(Ordering::Acquire);
         Self {
@@ -164,6 +179,12 @@ impl FileFeed {
         } else {
             self.position
         })
+    }
+}
+
+impl Drop for FileFeed {
+    fn drop(&mut self) {
+        self.ring.readers.fetch_sub(1, Ordering::AcqRel);
     }
 }
 

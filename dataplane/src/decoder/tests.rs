@@ -307,6 +307,39 @@ fn a_start_and_a_seek_leave_out_what_is_before() {
 }
 
 #[test]
+fn a_shared_file_is_joined_until_its_last_sample_was_heard_and_not_after() {
+    let pool = DecoderPool::new();
+    let shared = PlayRequest {
+        shared: true,
+        ..request()
+    };
+    let bytes = wav(1, 16, 8000, 1, &tone_at(8000, 0.5));
+    let mut first = play(&pool, shared.clone(), &bytes).expect("plays");
+    let deadline = Instant::now() + DEADLINE;
+    while first.progress() != FeedProgress::Ended {
+        assert!(Instant::now() < deadline, "not decoded");
+        std::thread::yield_now();
+    }
+    let mut heard = [0; 4800];
+    assert_eq!(first.pop(&mut heard), 4800);
+    let mut second = play(&pool, shared.clone(), &bytes).expect("plays");
+    assert_eq!(second.playback_id(), first.playback_id());
+    let (rest, _) = drain(&mut first);
+    assert_eq!(drain(&mut second).0, rest);
+    assert!((19_000..=19_300).contains(&rest.len()), "{}", rest.len());
+    // Heard to its end.
+    let third = play(&pool, shared.clone(), &bytes).expect("plays");
+    assert_ne!(third.playback_id(), first.playback_id());
+    // Left by all.
+    let left = third.playback_id();
+    drop((first, second, third));
+    let mut again = play(&pool, shared, &bytes).expect("plays");
+    assert_ne!(again.playback_id(), left);
+    assert!((23_800..=24_100).contains(&drain(&mut again).0.len()));
+    assert_eq!(pool.decodes_begun(), 3);
+}
+
+#[test]
 fn fifty_listeners_of_a_shared_file_cost_one_decode() {
     let pool = DecoderPool::new();
     let shared = PlayRequest {
