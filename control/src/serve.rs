@@ -15,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use rtpbridge_shared::service_manager;
 use sd_notify::NotifyState;
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::time::{interval, sleep, timeout};
@@ -83,11 +84,11 @@ pub async fn run(startup: Startup, listeners: Listeners) -> io::Result<u8> {
     if let Some(heir) = heir {
         heir.announce();
     }
-    notify(&[NotifyState::Ready]);
+    tell_ready();
     tokio::spawn(report_status(Arc::clone(&app)));
     tokio::spawn(feed_watchdog());
     let code = shutdown::run(&app).await?;
-    notify(&[NotifyState::Stopping]);
+    tell(NotifyState::Stopping);
     Ok(code)
 }
 
@@ -213,7 +214,7 @@ async fn report_status(app: Arc<App>) {
         };
         let text =
             format!("{sessions} sessions, {connections} connections, dataplane {dataplane}{mode}");
-        notify(&[NotifyState::Status(&text)]);
+        tell(NotifyState::Status(&text));
     }
 }
 
@@ -225,12 +226,18 @@ async fn feed_watchdog() {
     let mut ticks = interval(period / 2);
     loop {
         ticks.tick().await;
-        notify(&[NotifyState::Watchdog]);
+        tell(NotifyState::Watchdog);
     }
 }
 
-fn notify(states: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(states) {
+fn tell_ready() {
+    if let Err(error) = service_manager::tell_ready() {
+        warn!(%error, "cannot tell the service manager");
+    }
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = service_manager::tell(state) {
         debug!(%error, "the service manager could not be told");
     }
 }

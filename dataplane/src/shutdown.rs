@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use rtpbridge_shared::config::Config;
 use rtpbridge_shared::ipc::ToControl;
 use rtpbridge_shared::ipc::session::SessionEndReason;
+use rtpbridge_shared::service_manager;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::ipc::dispatch::Dispatcher;
 use crate::ipc::server::Server;
@@ -69,7 +70,7 @@ pub(crate) async fn run(
     dispatcher: &Arc<Dispatcher>,
     mut signals: Signals,
 ) -> Ended {
-    notify(&[NotifyState::Ready]);
+    tell_ready();
     let mut watch = Watch::new(config, server, dispatcher);
     let mut tick = time::interval(TICK);
     let name = loop {
@@ -83,7 +84,7 @@ pub(crate) async fn run(
         sessions = dispatcher.shared.directory.len(),
         "draining"
     );
-    notify(&[NotifyState::Stopping]);
+    tell(NotifyState::Stopping);
     dispatcher.draining.store(true, Ordering::Relaxed);
     dispatcher.shared.controller.send(&ToControl::Draining);
     let mut drain = Drain::new(config, dispatcher);
@@ -187,9 +188,8 @@ impl<'a> Watch<'a> {
                 true => "control connected",
                 false => "no control",
             };
-            notify(&[NotifyState::Status(&format!(
-                "{sessions} sessions, {control}"
-            ))]);
+            let text = format!("{sessions} sessions, {control}");
+            tell(NotifyState::Status(&text));
         }
     }
 
@@ -215,7 +215,7 @@ impl<'a> Watch<'a> {
         };
         if self.last_ping.elapsed() >= interval {
             if self.dispatcher.workers_alive(WORKER_PATIENCE.max(interval)) {
-                notify(&[NotifyState::Watchdog]);
+                tell(NotifyState::Watchdog);
             } else {
                 error!("a worker does not turn, leaving the watchdog unanswered");
             }
@@ -224,8 +224,14 @@ impl<'a> Watch<'a> {
     }
 }
 
-fn notify(state: &[NotifyState<'_>]) {
-    if let Err(error) = sd_notify::notify(state) {
+fn tell_ready() {
+    if let Err(error) = service_manager::tell_ready() {
         warn!(%error, "cannot tell the service manager");
+    }
+}
+
+fn tell(state: NotifyState<'_>) {
+    if let Err(error) = service_manager::tell(state) {
+        debug!(%error, "the service manager could not be told");
     }
 }

@@ -8,6 +8,7 @@ pub mod ipc;
 pub mod logging;
 pub mod runtime_dir;
 pub mod sequence;
+pub mod service_manager;
 pub mod startup;
 pub mod supervised;
 pub mod vocab;

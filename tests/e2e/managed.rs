@@ -6,6 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
@@ -123,6 +124,20 @@ fn the_service_manager_hears_from_both_programs() {
         hear(manager, "WATCHDOG=1");
         hear(manager, "STATUS=1 sessions");
     }
+    // A manager that does not read holds nobody up.
+    let ours = UnixDatagram::unbound().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    for path in [&dataplane_path, &control_path] {
+        while ours.send_to(b"X=1", path).is_ok() {}
+    }
+    // Some pings fall into this time.
+    let until = Instant::now() + Duration::from_secs(1);
+    while Instant::now() < until {
+        client.call("session.info", serde_json::json!({}));
+        thread::sleep(Duration::from_millis(50));
+    }
+    hear(&of_dataplane, "WATCHDOG=1");
+    hear(&of_control, "WATCHDOG=1");
     // A process that does not turn is not defended.
     server.signal_control(Signal::SIGSTOP);
     eventually("silence", SOON, || {
@@ -135,6 +150,11 @@ fn the_service_manager_hears_from_both_programs() {
     server.control().signal(Signal::SIGTERM);
     hear(&of_control, "STOPPING=1");
     assert_eq!(server.control().wait(SOON).code(), Some(0));
+    // What finds no room is not said.
+    eventually("silence", SOON, || {
+        let mut buffer = [0; 4096];
+        of_dataplane.recv(&mut buffer).err().map(|_| ())
+    });
     server.dataplane().signal(Signal::SIGTERM);
     hear(&of_dataplane, "STOPPING=1");
     assert_eq!(server.dataplane().wait(SOON).code(), Some(0));

@@ -25,6 +25,7 @@ use nix::sys::signal::Signal;
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use rtpbridge_shared::config::LogFormat;
+use rtpbridge_shared::service_manager;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tracing::{error, info, warn};
@@ -259,7 +260,7 @@ impl Supervisor {
     /// Sessions outlive control, so one that is just being restarted is brought up to drain them.
     fn stop_control(&mut self, signal: Signal) {
         self.phase = Phase::StoppingControl;
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        let _ = service_manager::tell(NotifyState::Stopping);
         let patience = self.plan.shutdown_max_wait + self.orderly_end();
         self.kill_at = Some(Instant::now() + patience);
         if self.control.is_ready() || !self.control.was_ever_ready() {
@@ -332,7 +333,7 @@ impl Supervisor {
     fn announce(&mut self) {
         if !self.announced && self.control.is_ready() && self.dataplane.is_ready() {
             self.announced = true;
-            let _ = sd_notify::notify(&[NotifyState::Ready]);
+            let _ = service_manager::tell_ready();
         }
     }
 
@@ -424,7 +425,7 @@ impl Supervisor {
 
     /// Without one of the two there is no service: the other one ends, and nothing is waited for.
     fn give_up(&mut self) {
-        let _ = sd_notify::notify(&[NotifyState::Stopping]);
+        let _ = service_manager::tell(NotifyState::Stopping);
         self.clean = false;
         self.stop_dataplane();
         self.control.signal(Signal::SIGTERM);
